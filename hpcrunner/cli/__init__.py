@@ -1,0 +1,1 @@
+"""Typer commands, one file a command group; no logic of their own."""

@@ -1,0 +1,1 @@
+"""The submitting side: build a request from a script, upload its artifacts, publish it."""

@@ -1,0 +1,1 @@
+"""The service on the login node: intake, journal, dispatch, track."""

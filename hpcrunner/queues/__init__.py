@@ -1,0 +1,1 @@
+"""Where requests come from: RabbitMQ and directory queues behind one protocol."""

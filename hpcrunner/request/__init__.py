@@ -1,0 +1,1 @@
+"""The request as data: parse, validate, units, redact; and what crosses to the compute node."""

@@ -1,0 +1,1 @@
+"""Submit, cancel and look up: DRMAA, sbatch and local behind one protocol."""

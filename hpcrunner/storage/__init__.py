@@ -1,0 +1,1 @@
+"""Artifact stores, one file each, and the archives that travel through them."""
