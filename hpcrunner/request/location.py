@@ -1,0 +1,39 @@
+"""Where an artifact's bytes live: one resolved address per artifact, credentials included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hpcrunner.request.model import AwsCredentials
+
+Scheme = Literal["s3", "gs", "file", "http"]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A resolved address.
+
+    ``s3``: ``endpoint`` is a URL (``http://127.0.0.1:9000``; empty for AWS itself), ``bucket``
+    and ``key`` name the object. ``gs``: ``bucket`` and ``key``. ``file``: ``key`` is an absolute
+    path. ``http``: ``endpoint`` is the whole URL (read only). ``credentials`` None means that
+    nothing in the request names any: the store uses its default chain.
+    """
+
+    scheme: Scheme
+    key: str
+    bucket: str = ""
+    endpoint: str = ""
+    region: str = ""
+    credentials: AwsCredentials | None = None
+
+    def __str__(self) -> str:
+        """The address for people and logs: no credentials, no URL user part, no query."""
+        if self.scheme == "file":
+            return f"file://{self.key}"
+        if self.scheme == "http":
+            base = self.endpoint.split("?", 1)[0]
+            head, _, rest = base.partition("://")
+            return f"{head}://{rest.rpartition('@')[2]}" if rest else base
+        host = self.endpoint.partition("://")[2].rpartition("@")[2]
+        return f"{self.scheme}://{'/'.join(p for p in (host, self.bucket, self.key) if p)}"

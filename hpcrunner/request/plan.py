@@ -1,0 +1,191 @@
+"""The plan: all that the job side of one batch needs, in one private file.
+
+The gateway writes it once, synced, mode 0600 (it holds the artifacts' credentials); each task
+reads it by index. The compute node needs nothing else from the login node.
+
+Spool layout of a batch (the folder given to ``python -m hpcrunner.job``)::
+
+    plan.json            this plan
+    script               the batch script
+    claims/<index>       made with O_EXCL by the task that runs the attempt
+    events/<index>       append-only progress, one JSON object a line
+    records/<index>.json written once, by rename: see record.py
+    logs/<index>.out     the scheduler's output file: job-side notes and the payload's output
+
+``index`` counts from 1, since DRMAA has no array index 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.location import Location
+from hpcrunner.request.model import AwsCredentials
+
+PLAN_VERSION = 1
+PLAN_NAME = "plan.json"
+SCRIPT_NAME = "script"
+CLAIMS, EVENTS, RECORDS, LOGS = "claims", "events", "records", "logs"
+
+
+class PlanError(HpcrunnerError):
+    """The plan file is missing, damaged or of another version."""
+
+    exit_code = 65  # EX_DATAERR
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArtifact:
+    """An artifact with its address resolved. ``save_frequency`` in seconds, or None."""
+
+    tag: str
+    location: Location
+    mutable: bool
+    unpack: bool | None
+    save_frequency: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedExperiment:
+    """One attempt of one experiment, ready to run.
+
+    ``name`` is safe as a folder name and becomes STUDIOML_EXPERIMENT. ``expires_at`` is epoch
+    seconds. ``disk_budget`` is bytes, 0 for none. ``exec_words`` go before the payload's own
+    words (a container's exec line), with ``@ROOT@`` and ``@WORKSPACE@`` standing for the
+    experiment's folders on the node. ``record`` is the client's database record, if it has one
+    that the job side can write; ``document`` is its first content (JSON text).
+    """
+
+    id: str
+    key: str
+    name: str
+    attempt: int
+    filename: str | None
+    args: tuple[str, ...]
+    artifacts: tuple[PlannedArtifact, ...]
+    python_version: str = ""
+    python_packages: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    max_duration: float | None = None
+    expires_at: float | None = None
+    disk_budget: int = 0
+    save_interval: float = 600.0
+    cpus: int = 1
+    exec_words: tuple[str, ...] = ()
+    record: Location | None = None
+    document: str = field(default="{}", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSetup:
+    """What the site says about its nodes.
+
+    ``scratch`` and ``cache`` may hold ``$NAME`` words, expanded on the node. ``interpreters``
+    maps "3.11" to an interpreter's path. ``time_limit`` is the scheduler's limit of the job in
+    seconds (None: unlimited); the job side saves ``grace`` seconds before it. ``keep`` leaves
+    the experiment's folder in place at the end.
+    """
+
+    scratch: str
+    cache: str
+    interpreters: tuple[tuple[str, str], ...] = ()
+    time_limit: float | None = None
+    grace: float = 30.0
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A batch: its experiments by index (the first has index 1) and the site's node setup."""
+
+    batch: str
+    setup: NodeSetup
+    experiments: tuple[PlannedExperiment, ...]
+
+    def experiment(self, index: int) -> PlannedExperiment:
+        """The experiment of a task index from 1.
+
+        Raises PlanError where the batch has no such task.
+        """
+        if not 1 <= index <= len(self.experiments):
+            raise PlanError(
+                f"task {index} of a batch of {len(self.experiments)}",
+                where=f"batch {self.batch}",
+                remedy="start the script through the scheduler that the batch was submitted to",
+            )
+        return self.experiments[index - 1]
+
+    def to_json(self) -> str:
+        """The plan as JSON text, versioned."""
+        return json.dumps({"version": PLAN_VERSION, **asdict(self)}, separators=(",", ":"))
+
+
+def plan_from_json(text: str, *, where: str = "plan") -> Plan:
+    """Read what ``Plan.to_json`` wrote. Raises PlanError on damage or another version."""
+    try:
+        raw = json.loads(text)
+        version = raw["version"]
+        if version != PLAN_VERSION:
+            raise PlanError(
+                f"plan version {version}, this hpcrunner reads {PLAN_VERSION}",
+                where=where,
+                remedy="run the job side with the version that the gateway has",
+            )
+        return Plan(
+            batch=raw["batch"],
+            setup=_setup(raw["setup"]),
+            experiments=tuple(_experiment(e) for e in raw["experiments"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(
+            f"not a plan ({type(error).__name__}: {error})",
+            where=where,
+            remedy="the spool may be damaged; the gateway can submit the experiments again",
+        ) from error
+
+
+def read_plan(batch_folder: Path) -> Plan:
+    """Read the plan of a batch folder. Raises PlanError where it cannot be read."""
+    path = batch_folder / PLAN_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PlanError(
+            f"cannot read the plan ({error.strerror})",
+            where=str(path),
+            remedy="is the spool on a file system that this node sees?",
+        ) from error
+    return plan_from_json(text, where=str(path))
+
+
+def location_from(raw: Mapping[str, Any]) -> Location:
+    """A Location from its ``dataclasses.asdict`` form."""
+    credentials = raw.get("credentials")
+    fields = {k: v for k, v in raw.items() if k != "credentials"}
+    return Location(**fields, credentials=AwsCredentials(**credentials) if credentials else None)
+
+
+def _setup(raw: Mapping[str, Any]) -> NodeSetup:
+    return NodeSetup(**{**raw, "interpreters": tuple((k, v) for k, v in raw["interpreters"])})
+
+
+def _experiment(raw: Mapping[str, Any]) -> PlannedExperiment:
+    tuples = ("args", "python_packages", "pip", "exec_words")
+    return PlannedExperiment(
+        **{
+            **raw,
+            **{name: tuple(raw[name]) for name in tuples},
+            "environment": tuple((k, v) for k, v in raw["environment"]),
+            "artifacts": tuple(
+                PlannedArtifact(**{**a, "location": location_from(a["location"])})
+                for a in raw["artifacts"]
+            ),
+            "record": location_from(raw["record"]) if raw["record"] else None,
+        }
+    )

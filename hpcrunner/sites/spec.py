@@ -1,0 +1,27 @@
+"""JobSpec: what one job asks of a scheduler, in no scheduler's dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """The shape of a job. Equal specs can travel as one array.
+
+    ``memory`` and ``tmp`` are bytes for the whole job (0: not asked for), ``time_limit`` is
+    whole seconds (0: the partition's own). ``gpu_type`` is the scheduler's type name, empty
+    for any. ``directives`` are the site's own extra words (``--constraint=skylake``).
+    """
+
+    partition: str = ""
+    cpus: int = 1
+    memory: int = 0
+    time_limit: int = 0
+    gpus: int = 0
+    gpu_type: str = ""
+    tmp: int = 0
+    account: str = ""
+    qos: str = ""
+    requeue: bool = False
+    directives: tuple[str, ...] = ()
