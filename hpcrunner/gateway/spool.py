@@ -1,0 +1,185 @@
+"""The spool: the gateway's folder on the shared file system, private to its user.
+
+Layout::
+
+    journal.db             the journal (SQLite)
+    gateway.lock           who runs here: host and pid
+    batches/<batch id>/    one folder a batch: see hpcrunner/request/plan.py
+    queue/local_submit/    directory queue of ``hpcrunner submit``
+    cancel/<experiment id> a wish to cancel, until the gateway has taken it up
+    local/                 the local scheduler's own state
+    store/                 file storage of ``hpcrunner submit`` where the site names no other
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.plan import CLAIMS, EVENTS, LOGS, PLAN_NAME, RECORDS, SCRIPT_NAME, Plan
+
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
+SUBMIT_QUEUE = "local_submit"
+_RECORD_NAME = re.compile(r"(\d{1,9})\.json")
+_EXPERIMENT_ID = re.compile(r"[0-9a-f]{12}")
+
+
+class SpoolError(HpcrunnerError):
+    """The spool cannot be used as it is."""
+
+    exit_code = 73  # EX_CANTCREAT
+
+
+class Spool:
+    """Paths and private writes under one folder. Raises SpoolError where it may not be used."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Make the folders that are missing, and refuse a spool that others could enter."""
+        try:
+            for folder in (
+                self.root,
+                self.batches,
+                self.queue_root / SUBMIT_QUEUE,
+                self.cancels,
+                self.store,
+            ):
+                folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+            found = self.root.stat()
+        except OSError as error:
+            raise SpoolError(
+                f"cannot be made or read ({error.strerror})",
+                where=f"spool {self.root}",
+                remedy="name a folder of your own on the shared file system as 'spool'",
+            ) from error
+        if found.st_uid != os.geteuid():
+            raise SpoolError(
+                "belongs to another user",
+                where=f"spool {self.root}",
+                remedy="name a folder of your own as 'spool' in the site file",
+            )
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            raise SpoolError(
+                f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})",
+                where=f"spool {self.root}",
+                remedy=f"it will hold credentials: chmod 700 {self.root}",
+            )
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.root / "journal.db"
+
+    @property
+    def lock(self) -> Path:
+        """The gateway's lock file."""
+        return self.root / "gateway.lock"
+
+    @property
+    def batches(self) -> Path:
+        """The folder of all batch folders."""
+        return self.root / "batches"
+
+    @property
+    def queue_root(self) -> Path:
+        """The root of the spool's own directory queues."""
+        return self.root / "queue"
+
+    @property
+    def cancels(self) -> Path:
+        """The folder of wishes to cancel."""
+        return self.root / "cancel"
+
+    @property
+    def local(self) -> Path:
+        """The local scheduler's folder."""
+        return self.root / "local"
+
+    @property
+    def store(self) -> Path:
+        """File storage for hand-submitted experiments."""
+        return self.root / "store"
+
+    def batch_folder(self, batch: str) -> Path:
+        """The folder of a batch id."""
+        return self.batches / batch
+
+    def write_batch(self, plan: Plan, script: str) -> Path:
+        """Write a batch's folder whole and synced; returns it.
+
+        A handful of files and syncs, whatever the number of experiments in the plan.
+        """
+        folder = self.batch_folder(plan.batch)
+        try:
+            folder.mkdir(mode=PRIVATE_FOLDER)
+            for name in (CLAIMS, EVENTS, RECORDS, LOGS):
+                (folder / name).mkdir(mode=PRIVATE_FOLDER)
+            write_synced(folder / PLAN_NAME, plan.to_json(), PRIVATE_FILE)
+            write_synced(folder / SCRIPT_NAME, script, PRIVATE_FOLDER)
+            sync_folder(folder)
+            sync_folder(self.batches)
+        except OSError as error:
+            raise SpoolError(
+                f"cannot write a batch ({error.strerror})",
+                where=str(folder),
+                remedy="free some room or quota; nothing was submitted, it is tried again",
+            ) from error
+        return folder
+
+    def remove_batch(self, batch: str) -> None:
+        """Remove a batch's folder; missing is fine."""
+        shutil.rmtree(self.batch_folder(batch), ignore_errors=True)
+
+    def batch_names(self) -> list[str]:
+        """The ids of all batch folders there are."""
+        return sorted(entry.name for entry in os.scandir(self.batches) if entry.is_dir())
+
+    def records(self, batch: str) -> dict[int, Path]:
+        """The records of a batch by task index: one listing, no file is opened."""
+        try:
+            names = os.listdir(self.batch_folder(batch) / RECORDS)
+        except FileNotFoundError:
+            return {}
+        matches = (_RECORD_NAME.fullmatch(name) for name in names)
+        folder = self.batch_folder(batch) / RECORDS
+        return {int(m[1]): folder / m[0] for m in matches if m}
+
+    def ask_cancel(self, ids: Iterable[str]) -> None:
+        """Leave the wish to cancel these experiments for the gateway to take up."""
+        for experiment in ids:
+            (self.cancels / experiment).touch(mode=PRIVATE_FILE)
+        sync_folder(self.cancels)
+
+    def cancel_wishes(self) -> list[str]:
+        """The experiment ids somebody wishes to cancel."""
+        return sorted(n for n in os.listdir(self.cancels) if _EXPERIMENT_ID.fullmatch(n))
+
+    def cancel_taken(self, experiment: str) -> None:
+        """The wish is journalled: forget the file."""
+        (self.cancels / experiment).unlink(missing_ok=True)
+
+
+def write_synced(path: Path, text: str, mode: int) -> None:
+    """Write a new file with that mode and sync its bytes. Raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync a folder's entries, so that new names in it survive a power loss (fsync(2))."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
