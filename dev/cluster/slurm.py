@@ -1,0 +1,176 @@
+"""Slurm: its files, its daemons, and when the nodes are ready."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from . import accounting, files, mariadb, process, slurm_conf
+from .errors import ClusterError
+from .layout import NODES, Layout
+from .process import Daemon
+from .settings import Secrets, Settings
+
+# What a command finds that has no SLURM_CONF in its environment.
+SYSTEM_CONF = Path("/etc/slurm/slurm.conf")
+MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
+
+
+def daemons(layout: Layout) -> list[Daemon]:
+    """Accounting, controller and one slurmd per node, in the order they start."""
+    conf = str(layout.slurm_conf)
+    environ = {"SLURM_CONF": conf}
+    accounting_environ = {"SLURM_CONF": str(layout.slurm / "slurmdbd.conf")}
+    return [
+        Daemon("slurmdbd", ["slurmdbd", "-D"], user="slurm", environ=accounting_environ),
+        Daemon("slurmctld", ["slurmctld", "-D", "-f", conf], environ=environ),
+        *(
+            Daemon(
+                f"slurmd-{node.name}",
+                ["slurmd", "-D", "-N", node.name, "-f", conf],
+                environ=environ,
+            )
+            for node in NODES
+        ),
+    ]
+
+
+def write_files(layout: Layout, settings: Settings, secrets: Secrets) -> bool:
+    """Write all configuration; says whether running daemons have to read it anew."""
+    base = files.folder(layout.slurm)
+    files.folder(base / "state", "slurm", 0o700)
+    files.folder(base / "run", "slurm")
+    files.folder(base / "spool")
+    for node in NODES:
+        files.folder(base / "spool" / node.name)
+    _make_devices(files.folder(base / "devices"))
+    by_cgroup = memory_by_cgroup()
+    text = slurm_conf.slurm_conf(layout, settings, by_cgroup)
+    changed = [
+        files.write(layout.slurm_conf, text),
+        files.write(base / "gres.conf", slurm_conf.gres_conf(layout)),
+        files.write(base / "cgroup.conf", slurm_conf.cgroup_conf(by_cgroup)),
+        files.write(
+            base / "slurmdbd.conf",
+            slurm_conf.slurmdbd_conf(layout, secrets, mariadb.DATABASE),
+            "slurm",
+            0o600,
+        ),
+    ]
+    if system_conf_is_free():
+        SYSTEM_CONF.parent.mkdir(exist_ok=True)
+        files.write(SYSTEM_CONF, text)
+    return any(changed)
+
+
+def start(layout: Layout, changed: bool) -> None:
+    """Start all daemons and wait until the nodes take jobs."""
+    database, *others = daemons(layout)
+    if changed:
+        # Jobs live on meanwhile: their slurmstepds are processes of their own.
+        for daemon in (*reversed(others), database):
+            process.stop(layout, daemon)
+    process.start(layout, database)
+    process.wait_until(layout, "slurmdbd", lambda: accounting.answers(layout), 60)
+    accounting.ensure(layout)
+    for daemon in others:
+        process.start(layout, daemon)
+    process.wait_until(layout, "slurmctld", lambda: _nodes_ready(layout), 90)
+
+
+def node_states(layout: Layout) -> dict[str, str]:
+    """Each node's state as sinfo words it; empty when the controller does not answer."""
+    done = _slurm(layout, "sinfo", "--noheader", "--Node", "--format=%N %T", check=False)
+    return dict(line.split(maxsplit=1) for line in done.splitlines() if " " in line)
+
+
+def cancel_all(layout: Layout) -> None:
+    """Cancel every job, so that none starts over at the next ``up``."""
+    users = set(_slurm(layout, "squeue", "--noheader", "--format=%u", check=False).split())
+    for user in users:
+        _slurm(layout, "scancel", f"--user={user}", check=False)
+    if users:
+        # Those that do not end in time are killed with their nodes.
+        with contextlib.suppress(ClusterError):
+            process.wait_until(
+                layout,
+                "slurmctld",
+                lambda: not _slurm(layout, "squeue", "--noheader", check=False).strip(),
+                15,
+            )
+
+
+def system_conf_is_free() -> bool:
+    """Whether /etc/slurm/slurm.conf is absent or was written by this cluster."""
+    try:
+        with SYSTEM_CONF.open() as stream:
+            return stream.readline().rstrip("\n") == slurm_conf.OURS
+    except FileNotFoundError:
+        return True
+
+
+def remove_system_conf(layout: Layout) -> None:
+    """Take /etc/slurm/slurm.conf away again if it is that of this state directory."""
+    if not SYSTEM_CONF.exists() or not system_conf_is_free():
+        return
+    if f"StateSaveLocation={layout.slurm / 'state'}\n" in SYSTEM_CONF.read_text():
+        SYSTEM_CONF.unlink()
+
+
+def memory_by_cgroup() -> bool:
+    """Whether jobs can be held to their memory by the kernel: needs a writable cgroup v1."""
+    if not (MEMORY_CGROUPS / "memory.oom_control").exists():
+        return False
+    probe = MEMORY_CGROUPS / f"hpcrunner-dev-probe-{os.getpid()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def remove_cgroups() -> None:
+    """Take away the empty cgroups that slurmd leaves behind when it ends."""
+    for node in NODES:
+        for folder, _, _ in os.walk(MEMORY_CGROUPS / f"slurm_{node.name}", topdown=False):
+            # One that is still in use belongs to somebody else's node of that name.
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+
+
+def version() -> str:
+    """Slurm's version, like 22.05.8."""
+    return process.run(["sinfo", "--version"]).stdout.split()[-1]
+
+
+def _nodes_ready(layout: Layout) -> bool:
+    states = node_states(layout)
+    for node, state in states.items():
+        if state.startswith(("drain", "down")) and not state.endswith("*"):
+            # A node that a killed cluster left so; its slurmd runs again by now.
+            _slurm(layout, "scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+    return len(states) == len(NODES) and all(
+        state in ("idle", "mixed", "allocated", "completing") for state in states.values()
+    )
+
+
+def _make_devices(folder: Path) -> None:
+    for node in NODES:
+        for index in range(node.gpus):
+            path = folder / f"{node.name}-gpu{index}"
+            if path.exists():
+                continue
+            try:
+                # The null device: opening it does no harm.
+                os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+            except PermissionError:
+                # A container without the right to make devices; a plain file counts too.
+                path.touch()
+            path.chmod(0o666)
+
+
+def _slurm(layout: Layout, *argv: str, check: bool = True) -> str:
+    return process.run(argv, environ={"SLURM_CONF": str(layout.slurm_conf)}, check=check).stdout
