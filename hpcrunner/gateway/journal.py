@@ -183,22 +183,17 @@ class Journal:
             for (experiment,) in rows:
                 self._note(db, experiment, State.REJECTED, text)
 
-    def running(self, experiment: str, node: str, started_at: float | None) -> None:
-        """It runs, there, since then."""
+    def running(self, rows: Sequence[tuple[str, str, float | None]]) -> None:
+        """These run: experiment id, node, and since when (epoch)."""
         with self._write() as db:
-            db.execute(
-                "UPDATE experiments SET state = ?, node = ?, started_at = ?, pending = ''"
-                " WHERE id = ? AND state IN (?, ?)",
-                (
-                    State.RUNNING.value,
-                    node,
-                    started_at,
-                    experiment,
-                    State.PENDING.value,
-                    State.SUBMITTING.value,
-                ),
-            )
-            self._note(db, experiment, State.RUNNING, node)
+            for experiment, node, started_at in rows:
+                changed = db.execute(
+                    "UPDATE experiments SET state = ?, node = ?, started_at = ?, pending = ''"
+                    " WHERE id = ? AND state = ?",
+                    (State.RUNNING.value, node, started_at, experiment, State.PENDING.value),
+                ).rowcount
+                if changed:
+                    self._note(db, experiment, State.RUNNING, node)
 
     def waits(self, pending: Iterable[tuple[str, str]]) -> None:
         """Why queued jobs wait: pairs of experiment id and the scheduler's reason."""

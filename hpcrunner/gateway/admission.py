@@ -1,0 +1,75 @@
+"""What a message asks of this site: parsed, placed, and with its container line. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpcrunner.batch.container import exec_words
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.model import Request, SealedRequest
+from hpcrunner.request.parse import parse_message
+from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.plan_experiment import plan_experiment
+from hpcrunner.request.reasons import Reason
+from hpcrunner.sites.placement import place
+from hpcrunner.sites.site import Site
+from hpcrunner.sites.spec import JobSpec
+
+
+class NotAdmitted(HpcrunnerError):
+    """A message that is well formed but cannot run here; ``reason`` says why."""
+
+    exit_code = 65  # EX_DATAERR
+
+    def __init__(self, what: str, *, where: str, remedy: str, reason: Reason) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that this site can run, and the shape of the job it gets."""
+
+    request: Request
+    spec: JobSpec
+    exec_words: tuple[str, ...]
+
+    def planned(self, *, experiment: str, attempt: int) -> PlannedExperiment:
+        """The experiment as its batch's plan holds it.
+
+        Raises RequestError where an artifact's address cannot be made out.
+        """
+        return plan_experiment(
+            self.request, id=experiment, attempt=attempt, exec_words=self.exec_words
+        )
+
+
+def admit(body: bytes, site: Site, now: float) -> Admission:
+    """Parse a message and place it.
+
+    Raises RequestError (not a sound request), NoFit (no partition can hold it), ContainerError
+    (its image cannot run here) or NotAdmitted (sealed, or its lifetime is over).
+    """
+    request = parse_message(body)
+    if isinstance(request, SealedRequest):
+        raise NotAdmitted(
+            "the message is sealed and no key is configured here",
+            where="message.payload",
+            remedy="send it in clear text to this runner",
+            reason=Reason.REJECTED,
+        )
+    expires_at = request.expires_at
+    if expires_at is not None and expires_at <= now:
+        raise NotAdmitted(
+            f"its lifetime ended {now - expires_at:.0f} s ago",
+            where="config.experimentLifetime",
+            remedy="submit it again, with a longer lifetime",
+            reason=Reason.LIFETIME_EXPIRED,
+        )
+    spec = place(request, site)
+    image = request.artifact("_singularity")
+    words = exec_words(site.container, image.qualified, spec.gpus) if image else ()
+    admission = Admission(request, spec, words)
+    # Addresses are resolved now, so that a bad one is set aside here and not at dispatch.
+    admission.planned(experiment="", attempt=1)
+    return admission

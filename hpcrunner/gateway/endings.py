@@ -1,0 +1,164 @@
+"""How an experiment ended: one table of rules over what its witnesses say. Pure.
+
+The witnesses are the job side's own record and the scheduler (its live queue and accounting,
+already merged into one Sighting). Nothing here ends an experiment because somebody could not
+be asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpcrunner.gateway.experiment import Outcome, State
+from hpcrunner.request.reasons import Reason
+from hpcrunner.request.record import Record
+from hpcrunner.schedulers.contract import JobState, Sighting, Verdict
+
+# The scheduler's words that a record of success does not outweigh: the kernel may have killed a
+# part of the payload that its own exit code does not show.
+CONTRARY = frozenset(
+    {
+        Reason.OUT_OF_MEMORY,
+        Reason.TIME_LIMIT,
+        Reason.NODE_FAIL,
+        Reason.BOOT_FAIL,
+        Reason.LAUNCH_FAILED,
+        Reason.PREEMPTED,
+        Reason.DEADLINE,
+    }
+)
+# What a payload looks like when something outside it ended it.
+_BLURRED = frozenset({Reason.PAYLOAD_EXIT, Reason.PAYLOAD_SIGNAL, Reason.CANCELLED})
+
+_WORDS = {
+    Reason.TIME_LIMIT: "reached the job's time limit",
+    Reason.OUT_OF_MEMORY: "ran out of the memory it asked for",
+    Reason.NODE_FAIL: "its node failed",
+    Reason.BOOT_FAIL: "its node did not boot",
+    Reason.LAUNCH_FAILED: "the scheduler could not launch it",
+    Reason.PREEMPTED: "was preempted by another job",
+    Reason.DEADLINE: "reached the scheduler's deadline before it could end",
+    Reason.CANCELLED: "was cancelled",
+    Reason.SCHEDULER_FAILED: "ended without leaving a record",
+}
+_LAST_LINE_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long each witness may keep us waiting, in seconds.
+
+    ``record`` after the scheduler has ended the job: a shared file system shows files late.
+    ``accounting`` after both the record and the live queue have spoken. ``absence``: continuous,
+    healthy absence of a job that left no record, before it counts as lost.
+    """
+
+    record: float
+    accounting: float
+    absence: float
+    has_accounting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """What is known of one job, and since when (gateway clock, epoch seconds)."""
+
+    sighting: Sighting
+    record: Record | None = None
+    ended_since: float | None = None  # the scheduler has said ENDED since
+    absent_since: float | None = None  # every witness was healthy and none knew it since
+
+
+def judge(testimony: Testimony, patience: Patience, now: float) -> Outcome | None:
+    """The outcome, or None while a witness may still have to say something."""
+    seen, record = testimony.sighting, testimony.record
+    if seen.verdict is Verdict.UNAVAILABLE:
+        return None
+    if seen.verdict is Verdict.NOT_FOUND:
+        absent = now - (testimony.absent_since if testimony.absent_since is not None else now)
+        if record is not None and absent >= patience.accounting * patience.has_accounting:
+            return _by_record(record)
+        if record is None and absent >= patience.absence:
+            return Outcome(
+                State.LOST,
+                Reason.LOST,
+                f"the scheduler has not known the job for {absent:.0f} s and it left no record",
+            )
+        return None
+    if seen.state is not JobState.ENDED:
+        return None
+    since_end = now - (testimony.ended_since if testimony.ended_since is not None else now)
+    if record is None:
+        return _by_scheduler(seen) if since_end >= patience.record else None
+    if patience.has_accounting and not seen.accounted and since_end < patience.accounting:
+        return None
+    return _by_both(record, seen)
+
+
+def _by_both(record: Record, seen: Sighting) -> Outcome:
+    outcome = _by_record(record)
+    if seen.reason in CONTRARY and (record.succeeded or record.reason in _BLURRED):
+        return _with(outcome, State.FAILED, seen.reason, _scheduler_text(seen), seen)
+    return _with(outcome, outcome.state, outcome.reason, outcome.text, seen)
+
+
+def _by_record(record: Record) -> Outcome:
+    if record.succeeded:
+        state = State.SUCCEEDED
+    elif record.reason is Reason.CANCELLED:
+        state = State.CANCELLED
+    else:
+        state = State.FAILED
+    text = record.text
+    last = next((line.strip() for line in reversed(record.last_lines) if line.strip()), "")
+    if record.reason in _BLURRED and last:
+        text = f"{text}; last line: {last[:_LAST_LINE_WIDTH]}"
+    return Outcome(
+        state=state,
+        reason=record.reason,
+        text=text,
+        exit_code=record.exit_code,
+        node=record.host,
+        started_at=record.started_at or None,
+        ended_at=record.ended_at or None,
+    )
+
+
+def _by_scheduler(seen: Sighting) -> Outcome:
+    reason = seen.reason
+    if reason in (None, Reason.COMPLETED):
+        # Without the record nobody knows whether the payload ran, so this is no success.
+        reason = Reason.SCHEDULER_FAILED
+    return Outcome(
+        state=State.CANCELLED if reason is Reason.CANCELLED else State.FAILED,
+        reason=reason or Reason.SCHEDULER_FAILED,
+        text=_scheduler_text(seen),
+        exit_code=seen.exit_code,
+        node=seen.node,
+        started_at=seen.started_at,
+        ended_at=seen.ended_at,
+    )
+
+
+def _scheduler_text(seen: Sighting) -> str:
+    words = _WORDS.get(seen.reason or Reason.SCHEDULER_FAILED, _WORDS[Reason.SCHEDULER_FAILED])
+    detail = [seen.word] if seen.word else []
+    if seen.exit_code:
+        detail.append(f"exit code {seen.exit_code}")
+    if seen.signal:
+        detail.append(f"signal {seen.signal}")
+    if seen.node:
+        detail.append(f"on {seen.node}")
+    return f"{words} ({', '.join(detail)})" if detail else words
+
+
+def _with(base: Outcome, state: State, reason: Reason, text: str, seen: Sighting) -> Outcome:
+    return Outcome(
+        state=state,
+        reason=reason,
+        text=text,
+        exit_code=base.exit_code,
+        node=seen.node or base.node,
+        started_at=base.started_at or seen.started_at,
+        ended_at=base.ended_at or seen.ended_at,
+    )

@@ -1,0 +1,112 @@
+"""From deliveries to journal rows: a group is written down, synced, and only then settled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.gateway.admission import NotAdmitted, admit
+from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.journal import Journal, NewExperiment
+from hpcrunner.queues.contract import Delivery, Source
+from hpcrunner.request.reasons import Reason
+from hpcrunner.sites.site import Site
+
+log = logging.getLogger(__name__)
+
+_LARGEST_LOOK = 32 * 1024 * 1024
+_LONGEST_KEY = 256
+
+
+class Intake:
+    """Takes what waits on the sources, bounded, and writes it down."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        journal: Journal,
+        site: Site,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._sources = list(sources)
+        self._journal = journal
+        self._site = site
+        self._clock = clock
+        self._new_id = new_id
+
+    def drain(self, most: int) -> int:
+        """Take up to ``most`` messages over all sources; returns how many were settled.
+
+        Raises JournalError where they could not be written down: they stay unsettled and come
+        back from their queues.
+        """
+        settled = 0
+        for source in self._sources:
+            deliveries = source.take(most - settled) if most > settled else []
+            if not deliveries:
+                continue
+            self._journal.add(self._rows(deliveries))
+            source.accept(deliveries)
+            settled += len(deliveries)
+            log.info("%s: %d message(s) taken and journalled", source.name, len(deliveries))
+        # The next round starts with another source, so that a full one starves nobody.
+        self._sources.append(self._sources.pop(0))
+        return settled
+
+    def _rows(self, deliveries: Sequence[Delivery]) -> list[NewExperiment]:
+        rows: list[NewExperiment] = []
+        fresh: set[str] = set()
+        for delivery in deliveries:
+            digest = hashlib.sha256(delivery.body).hexdigest()
+            # A redelivered message may be one whose acknowledgement never arrived.
+            if delivery.redelivered and (digest in fresh or self._journal.known(digest)):
+                log.info("%s: a redelivered message is journalled already", delivery.queue)
+                continue
+            fresh.add(digest)
+            rows.append(NewExperiment(self._consider(delivery), delivery.body, digest))
+        return rows
+
+    def _consider(self, delivery: Delivery) -> Experiment:
+        now = self._clock()
+        experiment = self._new_id()
+        try:
+            admission = admit(delivery.body, self._site, now)
+        except HpcrunnerError as error:
+            log.warning("%s: %s set aside: %s", delivery.queue, experiment, error.line())
+            return Experiment(
+                id=experiment,
+                key=claimed_key(delivery.body),
+                queue=delivery.queue,
+                state=State.REJECTED,
+                received_at=now,
+                reason=error.reason if isinstance(error, NotAdmitted) else Reason.REJECTED,
+                text=error.line(),
+                ended_at=now,
+            )
+        request = admission.request
+        return Experiment(
+            id=experiment,
+            key=request.key,
+            queue=delivery.queue,
+            state=State.ACCEPTED,
+            received_at=now,
+            spec=admission.spec,
+            owner=request.owner,
+            project=request.project,
+        )
+
+
+def claimed_key(body: bytes) -> str:
+    """The key a refused message claims to have, so that its sender can find it; "" if none."""
+    if len(body) > _LARGEST_LOOK:
+        return ""
+    try:
+        key = json.loads(body)["experiment"]["key"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return key[:_LONGEST_KEY] if isinstance(key, str) and key.isprintable() else ""

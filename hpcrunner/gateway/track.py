@@ -1,0 +1,192 @@
+"""From submitted experiments to outcomes: all jobs in one question a tick, and their records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hpcrunner.gateway.endings import Patience, Testimony, judge
+from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
+from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.pace import Period
+from hpcrunner.gateway.spool import Spool
+from hpcrunner.request.reasons import Reason
+from hpcrunner.request.record import Record, RecordError, record_from_json
+from hpcrunner.schedulers.contract import (
+    JobState,
+    Scheduler,
+    SchedulerUnavailable,
+    Sighting,
+    Verdict,
+)
+from hpcrunner.sites.site import Site
+
+log = logging.getLogger(__name__)
+
+_CANCEL_AGAIN = 30.0
+
+
+class Track:
+    """Asks the scheduler for all live jobs at once, reads new records, writes what changed."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        spool: Spool,
+        scheduler: Scheduler,
+        site: Site,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._journal = journal
+        self._spool = spool
+        self._scheduler = scheduler
+        self._clock = clock
+        self._patience = Patience(
+            record=site.accounting.record_wait,
+            accounting=site.accounting.wait,
+            absence=site.accounting.lost_after,
+            has_accounting=site.accounting.mode != "none",
+        )
+        self.period = Period(site.polling.floor, site.polling.ceiling)
+        self._records: dict[str, Record] = {}
+        self._ended_since: dict[str, float] = {}
+        self._absent_since: dict[str, float] = {}
+        self._cancel_asked: dict[str, float] = {}
+
+    def cancel_wished(self) -> None:
+        """Take up the wishes left in the spool, and ask the scheduler until it agrees."""
+        wishes = self._spool.cancel_wishes()
+        if wishes:
+            self._journal.wish_cancel(wishes)
+            for experiment in wishes:
+                self._spool.cancel_taken(experiment)
+        wished = self._journal.cancel_wished()
+        never_left = [e for e in wished if e.state is State.ACCEPTED]
+        if never_left:
+            outcome = Outcome(
+                State.CANCELLED, Reason.CANCELLED, "was cancelled before it was submitted"
+            )
+            self._journal.end([(e.id, outcome) for e in never_left])
+        now = self._clock()
+        due = [
+            e
+            for e in wished
+            if e.job_id and now - self._cancel_asked.get(e.id, 0.0) >= _CANCEL_AGAIN
+        ]
+        if not due:
+            return
+        try:
+            self._scheduler.cancel([e.job_id for e in due])
+        except SchedulerUnavailable as error:
+            log.warning("cancel: %s; asked again later", error.line())
+            return
+        self._cancel_asked.update((e.id, now) for e in due)
+        self.period.soon()
+
+    def step(self) -> int:
+        """One round over all submitted experiments; returns how many ended.
+
+        Raises JournalError where the outcome could not be written; it is judged again then.
+        """
+        submitted = self._journal.in_state(*SUBMITTED)
+        if not submitted:
+            return 0
+        began = self._clock()
+        new_records = self._read_records(submitted)
+        since = min(e.submitted_at or e.received_at for e in submitted)
+        sightings = self._scheduler.look_up([e.job_id for e in submitted], since)
+        took = self._clock() - began
+        outcomes, changed = self._judge_all(submitted, sightings)
+        self._journal.end(outcomes)
+        for experiment, outcome in outcomes:
+            log.info(
+                "%s %s: %s (%s)",
+                experiment,
+                outcome.state.value,
+                outcome.text,
+                outcome.reason.value,
+            )
+            for memory in (
+                self._records,
+                self._ended_since,
+                self._absent_since,
+                self._cancel_asked,
+            ):
+                memory.pop(experiment, None)
+        undecided = bool(self._ended_since or self._records)
+        self.period.after(took=took, news=bool(outcomes or changed or new_records or undecided))
+        return len(outcomes)
+
+    def _judge_all(
+        self, submitted: Sequence[Experiment], sightings: Mapping[str, Sighting]
+    ) -> tuple[list[tuple[str, Outcome]], bool]:
+        now = self._clock()
+        outcomes: list[tuple[str, Outcome]] = []
+        waits: list[tuple[str, str]] = []
+        running: list[tuple[str, str, float | None]] = []
+        for e in submitted:
+            seen = sightings.get(e.job_id, Sighting(Verdict.UNAVAILABLE))
+            _since(self._absent_since, e.id, now, seen.verdict is Verdict.NOT_FOUND)
+            _since(self._ended_since, e.id, now, seen.state is JobState.ENDED)
+            testimony = Testimony(
+                seen,
+                self._records.get(e.id),
+                ended_since=self._ended_since.get(e.id),
+                absent_since=self._absent_since.get(e.id),
+            )
+            outcome = judge(testimony, self._patience, now)
+            if outcome is not None:
+                outcomes.append((e.id, outcome))
+            elif e.state is State.PENDING and seen.state in (
+                JobState.RUNNING,
+                JobState.COMPLETING,
+            ):
+                running.append((e.id, seen.node, seen.started_at))
+            elif seen.state is JobState.QUEUED and seen.pending != e.pending:
+                waits.append((e.id, seen.pending))
+        if waits:
+            self._journal.waits(waits)
+        if running:
+            self._journal.running(running)
+        return outcomes, bool(running)
+
+    def _read_records(self, submitted: Sequence[Experiment]) -> bool:
+        found = False
+        by_batch: dict[str, list[Experiment]] = {}
+        for e in submitted:
+            if e.id not in self._records:
+                by_batch.setdefault(e.batch, []).append(e)
+        for batch, members in by_batch.items():
+            paths = self._spool.records(batch)
+            for e in members:
+                path = paths.get(e.task)
+                record = _record_of(e, path) if path else None
+                if record is not None:
+                    self._records[e.id] = record
+                    found = True
+        return found
+
+
+def _since(memory: dict[str, float], key: str, now: float, holds: bool) -> None:
+    """Remember since when something has held without a break."""
+    if holds:
+        memory.setdefault(key, now)
+    else:
+        memory.pop(key, None)
+
+
+def _record_of(experiment: Experiment, path: Path) -> Record | None:
+    try:
+        record = record_from_json(path.read_text(encoding="utf-8"), where=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("%s: cannot read its record yet (%s)", experiment.id, error)
+        return None
+    except RecordError as error:
+        log.warning("%s: %s", experiment.id, error.line())
+        return None
+    if (record.experiment, record.attempt) != (experiment.id, experiment.attempt):
+        log.warning("%s: the record at %s is of another attempt", experiment.id, path)
+        return None
+    return record
