@@ -1,0 +1,1 @@
+"""The main job on embedded defaults: three sample experiments, no server needed."""
