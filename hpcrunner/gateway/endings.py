@@ -60,7 +60,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class Evidence:
     """What is known of one job, and since when (gateway clock, epoch seconds)."""
 
     sighting: Sighting
@@ -69,13 +69,13 @@ class Testimony:
     absent_since: float | None = None  # every witness was healthy and none knew it since
 
 
-def judge(testimony: Testimony, patience: Patience, now: float) -> Outcome | None:
+def judge(evidence: Evidence, patience: Patience, now: float) -> Outcome | None:
     """The outcome, or None while a witness may still have to say something."""
-    seen, record = testimony.sighting, testimony.record
+    seen, record = evidence.sighting, evidence.record
     if seen.verdict is Verdict.UNAVAILABLE:
         return None
     if seen.verdict is Verdict.NOT_FOUND:
-        absent = now - (testimony.absent_since if testimony.absent_since is not None else now)
+        absent = now - (evidence.absent_since if evidence.absent_since is not None else now)
         if record is not None and absent >= patience.accounting * patience.has_accounting:
             return _by_record(record)
         if record is None and absent >= patience.absence:
@@ -87,7 +87,7 @@ def judge(testimony: Testimony, patience: Patience, now: float) -> Outcome | Non
         return None
     if seen.state is not JobState.ENDED:
         return None
-    since_end = now - (testimony.ended_since if testimony.ended_since is not None else now)
+    since_end = now - (evidence.ended_since if evidence.ended_since is not None else now)
     if record is None:
         return _by_scheduler(seen) if since_end >= patience.record else None
     if patience.has_accounting and not seen.accounted and since_end < patience.accounting:

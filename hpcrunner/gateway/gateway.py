@@ -43,7 +43,7 @@ class Gateway:
         *,
         max_jobs: int,
         clock: Callable[[], float],
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: Limits = Limits(),
     ) -> None:
         self._journal = journal
         self._intake = intake

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hpcrunner.gateway.endings import Patience, Testimony, judge
+from hpcrunner.gateway.endings import Patience, Evidence, judge
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import Period
@@ -130,13 +130,13 @@ class Track:
             seen = sightings.get(e.job_id, Sighting(Verdict.UNAVAILABLE))
             _since(self._absent_since, e.id, now, seen.verdict is Verdict.NOT_FOUND)
             _since(self._ended_since, e.id, now, seen.state is JobState.ENDED)
-            testimony = Testimony(
+            evidence = Evidence(
                 seen,
                 self._records.get(e.id),
                 ended_since=self._ended_since.get(e.id),
                 absent_since=self._absent_since.get(e.id),
             )
-            outcome = judge(testimony, self._patience, now)
+            outcome = judge(evidence, self._patience, now)
             if outcome is not None:
                 outcomes.append((e.id, outcome))
             elif e.state is State.PENDING and seen.state in (
