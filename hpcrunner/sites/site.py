@@ -1,0 +1,405 @@
+"""A site: one cluster as a person with an account there knows it. Read by ``sites.load``.
+
+The descriptions here are the text of docs/site-config.md; a test keeps both the same.
+Units: bytes, seconds. Everything is immutable.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from hpcrunner.sites.directives import check_directive, drmaa_refuses
+from hpcrunner.sites.values import (
+    Allowance,
+    Allowed,
+    Count,
+    GpuName,
+    Lines,
+    LoginPath,
+    Memory,
+    NodePath,
+    Period,
+    Program,
+    PythonVersion,
+    Rate,
+    Seconds,
+    SlurmName,
+    SubmitRate,
+    Switch,
+    Text,
+    TimeLimit,
+    Variable,
+)
+
+Contradiction = tuple[tuple[str | int, ...], str]
+
+SiteDirective = Annotated[
+    str,
+    AfterValidator(check_directive),
+    Allowed("a long option, --name or --name=value, that hpcrunner does not set itself"),
+]
+
+
+class Part(BaseModel):
+    """Base of the site's mappings: immutable, no unknown keys, empty keys as if left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+class Gpu(Part):
+    """A type of GPU in a partition."""
+
+    type: GpuName = Field(
+        default="",
+        description="Type in Slurm's gres.conf (`sinfo -o %G` shows `gpu:TYPE:COUNT`); "
+        "empty where the site's GPUs have none.",
+        examples=["a100"],
+    )
+    memory: Memory = Field(
+        description="Memory of one GPU; a request's `gpuMem` must fit into it.", examples=["80G"]
+    )
+    count: Count = Field(description="GPUs of this type in one node.", examples=["4"])
+
+
+class Partition(Part):
+    """What one job may ask of a partition. One partition may stand twice, for two node kinds."""
+
+    name: SlurmName = Field(description="Slurm's name of the partition.", examples=["gpu"])
+    max_time: TimeLimit = Field(
+        default=None, description="Longest time limit of a job.", examples=["2-00:00:00"]
+    )
+    max_cpus: Count | None = Field(
+        default=None, description="Most CPUs of a job: those of one node.", examples=["64"]
+    )
+    max_memory: Memory | None = Field(
+        default=None,
+        description="Most memory of a job: what one node has for jobs (`RealMemory` less "
+        "`MemSpecLimit`).",
+        examples=["500G"],
+    )
+    gpus: tuple[Gpu, ...] = Field(
+        default=(), description="GPU types of the partition's nodes; none: no GPUs."
+    )
+    gpus_only: Switch = Field(
+        default=False, description="Whether jobs without GPUs are kept off this partition."
+    )
+    account: SlurmName | None = Field(
+        default=None, description="Account to charge here instead of the site's `account`."
+    )
+    qos: SlurmName | None = Field(
+        default=None, description="QOS here instead of the site's `qos`.", examples=["gpu-long"]
+    )
+    directives: tuple[SiteDirective, ...] = Field(
+        default=(),
+        description="Options for jobs here, after the site's `directives`.",
+        examples=["--constraint=skylake"],
+    )
+
+
+class Defaults(Part):
+    """What a job gets where the request does not say."""
+
+    cpus: Count = Field(default=1, description="CPUs of a job whose request names none.")
+    memory: Memory | None = Field(
+        default=None,
+        description="Memory of a job whose request names none; left out: the partition's own "
+        "default.",
+        examples=["4G"],
+    )
+    time_limit: TimeLimit = Field(
+        default=None,
+        description="Time limit of a job whose request has no `max_duration`; left out: the "
+        "partition's `max_time`.",
+        examples=["04:00:00"],
+    )
+
+
+class Limits(Part):
+    """What the site bears."""
+
+    submit_rate: SubmitRate = Field(
+        default=Rate(10, 1.0),
+        description="Submissions to the scheduler; an array is one submission.",
+        examples=["30/1m"],
+    )
+    max_jobs: Count = Field(
+        default=1000,
+        description="Most experiments that wait or run in the scheduler at once; the rest stays "
+        "in the queue.",
+        examples=["200"],
+    )
+    max_array_size: Annotated[int, Field(ge=2), Allowed("a whole number from 2")] = Field(
+        default=1001,
+        description="`MaxArraySize` of `scontrol show config`: the highest array index is one "
+        "less.",
+    )
+    max_array_tasks: Count = Field(
+        default=500, description="Most experiments in one array.", examples=["100"]
+    )
+
+    @property
+    def largest_array(self) -> int:
+        """Most tasks in one array, which are numbered from 1."""
+        return min(self.max_array_tasks, self.max_array_size - 1)
+
+
+class Container(Part):
+    """How a request's ``_singularity`` image is run."""
+
+    runtime: Literal["none", "apptainer", "singularity"] = Field(
+        default="none",
+        description="Program that runs images; `none` rejects requests that bring one.",
+    )
+    options: tuple[Text, ...] = Field(
+        default=(),
+        description="More words for its `exec`, before the image.",
+        examples=["--bind", "/data"],
+    )
+
+
+class Drmaa(Part):
+    """The DRMAA library."""
+
+    library: LoginPath | None = Field(
+        default=None,
+        description="Path of `libdrmaa.so`; left out: the variable `DRMAA_LIBRARY_PATH`, else the "
+        "system's.",
+        examples=["/opt/slurm-drmaa/lib/libdrmaa.so.1"],
+    )
+    gres_prefix: Literal["gres:", "gres/", ""] = Field(
+        default="gres:",
+        description="What slurm-drmaa must put before `gpu:…`, since it hands the value to Slurm "
+        "as it is: `gres:` for Slurm 22.05, `gres/` for newer ones that refuse it.",
+    )
+
+
+class Accounting(Part):
+    """Where endings can be looked up after the scheduler forgot the job."""
+
+    mode: Literal["slurmdbd", "none"] = Field(
+        default="slurmdbd",
+        description="`none` where `sacct` has no data: then only the live queue and the job's "
+        "own record are asked.",
+    )
+    wait: Seconds = Field(
+        default=120.0, description="How long accounting may lag behind the live queue."
+    )
+
+
+class Polling(Part):
+    """How often the scheduler is asked."""
+
+    floor: Period = Field(default=10.0, description="Shortest time between two looks.")
+    ceiling: Period = Field(default=60.0, description="Longest time between two looks.")
+
+
+def _all_cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _all_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class Local(Part):
+    """This machine, for the scheduler ``local``."""
+
+    cpus: Count = Field(
+        default_factory=_all_cpus, description="CPUs to hand out; left out: all of this machine."
+    )
+    memory: Memory = Field(
+        default_factory=_all_memory,
+        description="Memory to hand out; left out: all of this machine.",
+    )
+
+
+class Site(Part):
+    """A site config. ``sites.load.load_site`` reads one from YAML."""
+
+    name: SlurmName = Field(
+        default="site", description="Name of the site; left out: the file's.", examples=["hpc2"]
+    )
+    description: Text = Field(default="", description="For people.")
+    scheduler: Literal["auto", "drmaa", "sbatch", "local"] = Field(
+        default="auto",
+        description="`auto` takes DRMAA if its library loads and answers, else sbatch; `local` "
+        "runs jobs on this machine.",
+    )
+    spool: LoginPath = Field(
+        default="~/.hpcrunner",
+        description="Folder of journal, scripts, plans and records, on a file system that all "
+        "nodes share.",
+        examples=["/home/$USER/hpcrunner"],
+    )
+    scratch: NodePath = Field(
+        default="/tmp",  # noqa: S108 - experiments make private folders of their own in it
+        description="Folder on the node for running experiments; best a local disk.",
+        examples=["$TMPDIR"],
+    )
+    cache: NodePath = Field(
+        default="~/.cache/hpcrunner",
+        description="Folder for Python environments and packages that experiments share.",
+        examples=["/scratch/$USER/hpcrunner"],
+    )
+    python: Program = Field(
+        default_factory=lambda: sys.executable,
+        description="Interpreter on the nodes that has hpcrunner installed in its own "
+        "environment; left out: the gateway's.",
+        examples=["~/hpcrunner/bin/python"],
+    )
+    interpreters: dict[PythonVersion, Program] = Field(
+        default_factory=dict,
+        description="Interpreters for the payloads, by version.",
+        examples=['{"3.11": /opt/python3.11/bin/python}'],
+    )
+    partitions: tuple[Partition, ...] = Field(
+        default=(),
+        description="Partitions in the order in which they are tried; left out: Slurm's default "
+        "partition, without GPUs.",
+    )
+    gpu_syntax: Literal["gres", "gpus-per-node", "gpus"] = Field(
+        default="gres",
+        description="Option that asks for GPUs: `--gres=gpu:a100:2`, `--gpus-per-node=a100:2` or "
+        "`--gpus=a100:2`. Through DRMAA it is always `gres`.",
+    )
+    memory_syntax: Literal["mem", "mem-per-cpu", "none"] = Field(
+        default="mem",
+        description="Option that asks for memory; `none` where the site forbids it.",
+    )
+    tmp: Switch = Field(
+        default=False, description="Whether `hdd` of the request is asked for with `--tmp`."
+    )
+    account: SlurmName | None = Field(
+        default=None, description="Account to charge.", examples=["research"]
+    )
+    qos: SlurmName | None = Field(default=None, description="QOS of the jobs.", examples=["normal"])
+    directives: tuple[SiteDirective, ...] = Field(
+        default=(),
+        description="More options for every job, long ones only. What hpcrunner says itself is "
+        "refused, with the key to use instead.",
+        examples=["--reservation=course"],
+    )
+    export: Literal["NONE", "NIL", "ALL"] = Field(
+        default="NONE",
+        description="sbatch's `--export`. `NONE`: the user's login environment is made anew on "
+        "the node; `NIL` (from Slurm 23.02.3): nothing but `SLURM_*`; `ALL`: the gateway's, "
+        "after all but a few harmless variables are taken out. DRMAA always does as `ALL`.",
+    )
+    environment: dict[Variable, Text] = Field(
+        default_factory=dict,
+        description="Variables for every job. They stand in the batch script: no secrets.",
+        examples=["{https_proxy: http://proxy:3128}"],
+    )
+    modules: tuple[Text, ...] = Field(
+        default=(),
+        description="Modules to load before the job side starts; a failure ends the job.",
+        examples=["cuda/12.4"],
+    )
+    prologue: tuple[Lines, ...] = Field(
+        default=(),
+        description="Lines of bash before the job side starts, taken as they are.",
+        examples=["ulimit -c 0"],
+    )
+    templates: LoginPath | None = Field(
+        default=None,
+        description="Folder with the site's own batch templates; what it lacks is taken from the "
+        "shipped ones.",
+    )
+    requeue: Switch = Field(
+        default=False,
+        description="Whether Slurm may start a job again after preemption or a node's failure.",
+    )
+    grace: Seconds = Field(
+        default=30.0,
+        description="Seconds before the time limit at which the job side ends the payload and "
+        "saves.",
+    )
+    staging_allowance: Allowance = Field(
+        default=600,
+        description="Time for artifacts and the Python environment, added to the request's "
+        "`max_duration`.",
+    )
+    settle: Seconds = Field(
+        default=60.0,
+        description="How long a submission whose fate is unknown may stay invisible before it is "
+        "made again.",
+    )
+    defaults: Defaults = Field(
+        default=Defaults(), description="What a job gets where the request does not say."
+    )
+    limits: Limits = Field(default=Limits(), description="What the site bears.")
+    accounting: Accounting = Field(
+        default=Accounting(),
+        description="Where endings are looked up after the scheduler forgot a job.",
+    )
+    polling: Polling = Field(default=Polling(), description="How often the scheduler is asked.")
+    container: Container = Field(
+        default=Container(), description="How a request's `_singularity` image is run."
+    )
+    drmaa: Drmaa = Field(default=Drmaa(), description="The DRMAA library.")
+    local: Local = Field(
+        default_factory=Local, description="This machine, for the scheduler `local`."
+    )
+
+    @property
+    def spool_path(self) -> Path:
+        """The spool as a path."""
+        return Path(self.spool)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Site:
+        found = _contradictions(self)
+        if found:
+            raise PydanticCustomError("contradictions", "contradictions", {"found": found})
+        return self
+
+
+def _contradictions(site: Site) -> list[Contradiction]:
+    """What is wrong between keys that are right by themselves: (place, one line) for each."""
+    found: list[Contradiction] = []
+    if site.polling.ceiling < site.polling.floor:
+        found.append((("polling", "ceiling"), "less than polling.floor"))
+    if site.scheduler == "local" and site.partitions:
+        found.append((("partitions",), "the local scheduler has none; use the key local"))
+    wanted = site.defaults.time_limit
+    longest = [p.max_time for p in site.partitions]
+    if wanted and longest and all(most is not None and most < wanted for most in longest):
+        found.append((("defaults", "time_limit"), "longer than every partition's max_time"))
+    for index, partition in enumerate(site.partitions):
+        place = ("partitions", index)
+        if partition.gpus_only and not partition.gpus:
+            found.append(((*place, "gpus_only"), "true for a partition without gpus"))
+        types = [gpu.type for gpu in partition.gpus]
+        for number, name in enumerate(types):
+            if name in types[:number]:
+                found.append(
+                    ((*place, "gpus", number, "type"), f"{name!r} stands twice in this partition")
+                )
+        found += _lost_on_drmaa(site, (*place, "directives"), partition.directives)
+    found += _lost_on_drmaa(site, ("directives",), site.directives)
+    return found
+
+
+def _lost_on_drmaa(
+    site: Site, place: tuple[str | int, ...], directives: tuple[str, ...]
+) -> list[Contradiction]:
+    if site.scheduler != "drmaa":
+        return []
+    return [
+        ((*place, index), f"{line}; allowed with scheduler: sbatch")
+        for index, word in enumerate(directives)
+        for line in drmaa_refuses((word,))
+    ]

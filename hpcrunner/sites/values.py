@@ -1,0 +1,186 @@
+"""The kinds of values a site config holds, each with the words that say what it allows.
+
+Every kind takes the text of the file; numbers are taken too, already in the model's units
+(bytes, seconds), so that a site can also be built in Python. The ``Allowed`` beside a kind is
+what errors and docs/site-config.md print: the rule and its explanation stay together. A
+ValueError carries a text only where it says more than ``Allowed`` does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from hpcrunner.sites.slurmtime import FORMS, parse_time
+
+MIB = 1024**2
+_MEMORY_UNITS = {"K": 1024, "": MIB, "M": MIB, "G": 1024**3, "T": 1024**4}
+_RATE_UNITS = {"s": 1, "m": 60, "h": 3600}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNSET_VARIABLE = re.compile(r"\$(\w+|\{\w+\})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a value may be, in words. Metadata for ``Annotated``; it checks nothing."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most ``count`` events in any ``seconds``."""
+
+    count: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.seconds:g}s"
+
+
+def _memory(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d{1,12})([KMGT]?)", value.upper(), re.ASCII)
+    if match is None:
+        raise ValueError
+    return int(match[1]) * _MEMORY_UNITS[match[2]]
+
+
+def _time(value: Any) -> Any:
+    try:
+        return parse_time(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError from None
+
+
+def _rate(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})?([smh])", value, re.ASCII)
+    if match is None:
+        raise ValueError
+    return Rate(int(match[1]), float(int(match[2] or 1) * _RATE_UNITS[match[3]]))
+
+
+def _one_line(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("control characters or line breaks")
+    return value
+
+
+def _lines(value: str) -> str:
+    if _CONTROL.search(value.replace("\n", "").replace("\t", "")):
+        raise ValueError("control characters")
+    return value
+
+
+def _slurm_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+@,-]*", value):
+        raise ValueError
+    return value
+
+
+def _gpu_type(value: str) -> str:
+    # A colon or comma would end the type inside ``gpu:type:count``.
+    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError
+    return value
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError
+    return value
+
+
+def _version(value: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+", value, re.ASCII):
+        raise ValueError
+    return value
+
+
+def _home(value: Any) -> Any:
+    return str(os.path.expanduser(value)) if isinstance(value, str) else value  # noqa: PTH111
+
+
+def _login_path(value: Any) -> Any:
+    if not isinstance(value, str | os.PathLike):
+        return value
+    path = os.path.expandvars(_home(os.fspath(value)))
+    if _UNSET_VARIABLE.search(path):
+        raise ValueError("a variable that is not set here")
+    # Slurm gives up all %-replacement in an output path that holds a backslash.
+    if not path.startswith("/") or "\\" in path:
+        raise ValueError("not a usable path")
+    return _one_line(path)
+
+
+def _node_path(value: str) -> str:
+    if not value.startswith(("/", "$")):
+        raise ValueError("a relative path")
+    return _one_line(value)
+
+
+def _program(value: str) -> str:
+    # A relative path with a slash would depend on the job's working directory.
+    if not value or value.startswith("-") or ("/" in value and not value.startswith("/")):
+        raise ValueError("neither a name nor an absolute path")
+    return _one_line(value)
+
+
+Text = Annotated[str, AfterValidator(_one_line), Allowed("one line of text")]
+Lines = Annotated[str, AfterValidator(_lines), Allowed("text, one or more lines of bash")]
+Switch = Annotated[bool, Allowed("true, false")]
+Count = Annotated[int, Field(ge=1), Allowed("a whole number from 1")]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Allowed("a number of seconds from 0")]
+Period = Annotated[
+    float, Field(ge=0.05, allow_inf_nan=False), Allowed("a number of seconds from 0.05")
+]
+Memory = Annotated[
+    int,
+    BeforeValidator(_memory),
+    Field(ge=1),
+    Allowed("a size in Slurm's binary units: 512M, 64G, 1T; a bare number is MiB"),
+]
+TimeLimit = Annotated[int | None, BeforeValidator(_time), Allowed(f"a Slurm time: {FORMS}")]
+Allowance = Annotated[
+    int, BeforeValidator(_time), Field(ge=0), Allowed("a Slurm time: 10 (minutes), 00:10:00")
+]
+SubmitRate = Annotated[Rate, BeforeValidator(_rate), Allowed("count/time: 10/1s, 60/1m, 500/h")]
+SlurmName = Annotated[
+    str, AfterValidator(_slurm_name), Allowed("a name of letters, digits and . _ + @ , -")
+]
+GpuName = Annotated[
+    str,
+    AfterValidator(_gpu_type),
+    Allowed("the type's name in gres.conf, of letters, digits and . _ -; empty for untyped GPUs"),
+]
+Variable = Annotated[
+    str, AfterValidator(_variable), Allowed("a variable's name of letters, digits and _")
+]
+PythonVersion = Annotated[str, AfterValidator(_version), Allowed("major.minor, as 3.11")]
+LoginPath = Annotated[
+    str,
+    BeforeValidator(_login_path),
+    Allowed(
+        "an absolute path without backslashes; ~ and $NAME are expanded when the file is read, "
+        "where NAME must be set"
+    ),
+]
+NodePath = Annotated[
+    str,
+    BeforeValidator(_home),
+    AfterValidator(_node_path),
+    Allowed("an absolute path; ~ is expanded when the file is read, $NAME on the node"),
+]
+Program = Annotated[
+    str,
+    BeforeValidator(_home),
+    AfterValidator(_program),
+    Allowed("an absolute path or a command's name; ~ is expanded when the file is read"),
+]
