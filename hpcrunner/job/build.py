@@ -1,0 +1,170 @@
+"""Building one virtual environment, with uv where there is one, else venv and pip."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from hpcrunner.job.interpreter import Interpreter
+from hpcrunner.job.requirements import EnvironmentFailed, Requirements
+
+RETRY_PAUSE = 3.0
+_TAIL_BYTES = 4096
+_TAIL_LINES = 6
+# What the installers say when pins contradict each other: ``pip freeze`` of a real environment
+# often does, and the environment works all the same.
+_CONFLICT = re.compile(rb"No solution found|ResolutionImpossible|conflicting dependencies")
+# An installer's settings that a request may bring in ``config.env``, for an index of its own.
+_SETTING = re.compile(r"(PIP|UV)_[A-Z0-9_]+|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy")
+_NOT_FOR_BUILDERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
+
+
+class BuildError(Exception):
+    """An installer ended with an error; its output is in the log."""
+
+
+def installer_settings(environment: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The entries of ``config.env`` that steer the installers."""
+    return tuple(sorted((k, v) for k, v in environment if _SETTING.fullmatch(k)))
+
+
+def builder_environment(
+    job: Mapping[str, str], settings: Sequence[tuple[str, str]], cache: Path
+) -> dict[str, str]:
+    """The environment of the installers: the node's own, with the request's settings.
+
+    Downloads are kept under the site's cache, since home folders have small quotas.
+    """
+    result = {name: value for name, value in job.items() if name not in _NOT_FOR_BUILDERS}
+    result.setdefault("UV_CACHE_DIR", str(cache / "uv"))
+    result.setdefault("PIP_CACHE_DIR", str(cache / "pip"))
+    result.update(settings)
+    result.update(UV_NO_PROGRESS="1", UV_PYTHON_DOWNLOADS="never", GIT_TERMINAL_PROMPT="0")
+    return result
+
+
+def build(
+    target: Path,
+    interpreter: Interpreter,
+    phases: Sequence[Requirements],
+    environ: Mapping[str, str],
+    log: Path,
+) -> None:
+    """Build a virtual environment in ``target``, a folder that does not exist yet.
+
+    ``phases`` are installed one after another, later ones winning. The installers' output goes
+    to ``log``. Raises EnvironmentFailed with its last lines, and OSError.
+    """
+    uv = _uv(environ)
+    with _private_log(log) as out:
+        try:
+            if uv:
+                words = [uv, "venv", "--no-project", "--python", interpreter.path, str(target)]
+            else:
+                words = [interpreter.path, "-I", "-m", "venv", str(target)]
+            _run(words, log.parent, environ, out)
+            for number, requirements in enumerate(phases, start=1):
+                if requirements.lines:
+                    listed = _write_list(log.parent / f"requirements-{number}.txt", requirements)
+                    _install(uv, target, listed, requirements.frozen, environ, out)
+        except BuildError as error:
+            raise EnvironmentFailed(
+                f"{error}: {' | '.join(last_lines(log))}",
+                where="Python environment",
+                remedy="can this node reach the package index, and does it have these versions?",
+            ) from error
+
+
+def last_lines(log: Path) -> tuple[str, ...]:
+    """The last lines of a build's log, without the credentials of URLs."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return tuple(re.sub(r"://[^/@\s]+@", "://****@", line) for line in lines[-_TAIL_LINES:])
+
+
+def _install(
+    uv: str | None,
+    target: Path,
+    listed: Path,
+    frozen: bool,
+    environ: Mapping[str, str],
+    out: BinaryIO,
+) -> None:
+    """Install a list; once more where that fails, without resolving where its pins conflict."""
+    python = str(target / "bin" / "python")
+    if uv:
+        words = [uv, "pip", "install", "--python", python, "--requirement", str(listed)]
+    else:
+        pip = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        words = [*pip, "--requirement", str(listed)]
+    before = out.tell()
+    try:
+        _run(words, listed.parent, environ, out)
+    except BuildError:
+        with Path(out.name).open("rb") as said:
+            said.seek(before)
+            conflict = _CONFLICT.search(said.read()) is not None
+        if conflict and not frozen:
+            raise  # the request itself is at fault: a second try says the same
+        if conflict:
+            words.append("--no-deps")
+        else:
+            time.sleep(RETRY_PAUSE)
+        _run(words, listed.parent, environ, out)
+
+
+def _run(words: Sequence[str], cwd: Path, environ: Mapping[str, str], out: BinaryIO) -> None:
+    try:
+        builder = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise BuildError(f"{words[0]} cannot be started ({error.strerror})") from error
+    try:
+        code = builder.wait()
+    except BaseException:  # a stop broke in: no installer may live on
+        with suppress(ProcessLookupError):
+            os.killpg(builder.pid, signal.SIGKILL)
+        builder.wait()
+        raise
+    finally:
+        out.seek(0, os.SEEK_END)
+    if code != 0:
+        raise BuildError(f"{Path(words[0]).name} ended with {code}")
+
+
+def _write_list(path: Path, requirements: Requirements) -> Path:
+    """The requirements as a private file: URLs may hold tokens, and argv is public."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in requirements.lines)
+    return path
+
+
+def _private_log(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", 0)
+
+
+def _uv(environ: Mapping[str, str]) -> str | None:
+    """uv beside the Python that runs us, else on PATH."""
+    beside = Path(sys.executable).with_name("uv")
+    if os.access(beside, os.X_OK):
+        return str(beside)
+    return shutil.which("uv", path=environ.get("PATH"))

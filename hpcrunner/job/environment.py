@@ -1,0 +1,180 @@
+"""The payload's Python environment, cached by content and built once when many ask at once.
+
+Under the site's cache folder::
+
+    environments/<key>/lock          see lock.py
+    environments/<key>/<builder>/    a virtual environment, built in place (it cannot be moved)
+    environments/<key>/current       names the folder that is complete; written last, by rename
+    environments/<key>/failed        what the last failed build said
+
+Each build has a folder of its own, so two builders can waste work, never spoil it; jobs that run
+keep the folder they started with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from hpcrunner.job.build import build, builder_environment, installer_settings
+from hpcrunner.job.events import Events
+from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
+from hpcrunner.job.limits import duration
+from hpcrunner.job.lock import try_lock
+from hpcrunner.job.payload import CONTAINER_PYTHON, PythonHome
+from hpcrunner.job.requirements import EnvironmentFailed, Requirements, groom
+from hpcrunner.job.workspace import expand, private_folder, remove_tree
+from hpcrunner.request.plan import NodeSetup, PlannedExperiment
+
+LOG_NAME = "environment.log"
+_LAYOUT = 1  # part of the key: raised when an environment is built in another way
+_WRECK_AGE = 86400.0
+_LONGEST_PAUSE = 2.0
+_Build = Callable[[Path], None]
+
+
+def prepare_python(
+    experiment: PlannedExperiment,
+    setup: NodeSetup,
+    scratch: Path,
+    environ: Mapping[str, str],
+    events: Events,
+) -> PythonHome:
+    """The Python to run the payload with; ``scratch`` takes the build's log and lists.
+
+    Raises EnvironmentFailed, NodeFolderError and OSError.
+    """
+    if experiment.exec_words:
+        return PythonHome(CONTAINER_PYTHON)  # the image brings its own
+    path = choose_interpreter(experiment.python_version, setup.interpreters, environ)
+    phases = (groom(experiment.python_packages), groom(experiment.pip))
+    for line, why in (left for phase in phases for left in phase.left_out):
+        events.tell("left_out", f"requirement left out: {line}: {why}")
+    if not any(phase.lines for phase in phases):
+        return PythonHome(path)
+    interpreter = probe(path, environ)
+    if interpreter is None:
+        raise EnvironmentFailed(
+            "does not run",
+            where=f"interpreter {path}",
+            remedy="mend 'interpreters' in the site file, or the PATH of the jobs",
+        )
+    settings = installer_settings(experiment.environment)
+    key = environment_key(interpreter, phases, settings)
+    cache = expand(setup.cache, environ, what="cache")
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = private_folder(private_folder(cache / "environments") / key)
+
+    def build_here(target: Path) -> None:
+        began = time.monotonic()
+        events.tell("building", f"environment {key[:12]}: building with {interpreter.path}")
+        tools = builder_environment(environ, settings, cache)
+        build(target, interpreter, phases, tools, scratch / LOG_NAME)
+        took = duration(time.monotonic() - began)
+        events.tell("built", f"environment {key[:12]}: built in {took}")
+
+    venv = _Cached(folder).get(build_here, events)
+    return PythonHome(str(venv / "bin" / "python"), str(venv))
+
+
+def environment_key(
+    interpreter: Interpreter,
+    phases: tuple[Requirements, ...],
+    settings: tuple[tuple[str, str], ...],
+) -> str:
+    """The name of an environment: the same for all requests that would build the same."""
+    content = [
+        _LAYOUT,
+        interpreter.real,
+        interpreter.version,
+        [phase.canonical for phase in phases],
+        settings,
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+class _Cached:
+    """One key's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._current = folder / "current"
+        self._failed = folder / "failed"
+
+    def get(self, build_here: _Build, events: Events) -> Path:
+        """The complete environment: there already, built by another job meanwhile, or by us."""
+        failed_before = _identity(self._failed)
+        pause, waiting = 0.1, False
+        while True:
+            if (ready := self._ready()) is not None:
+                return ready
+            if _identity(self._failed) not in (None, failed_before):
+                # Another job failed at it while we waited: one verdict serves all who waited.
+                raise EnvironmentFailed(self._failed.read_text("utf-8"))
+            with try_lock(self._folder / "lock") as taken:
+                if taken:
+                    return self._ready() or self._build(build_here)
+            if not waiting:
+                events.tell("waiting", "environment: another job is building it")
+                waiting = True
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _ready(self) -> Path | None:
+        try:
+            venv = self._folder / self._current.read_text("ascii")
+        except (OSError, ValueError):
+            return None
+        # The link in there leads to the interpreter, which may have been updated away.
+        return venv if (venv / "bin" / "python").exists() else None
+
+    def _build(self, build_here: _Build) -> Path:
+        self._clear_wrecks()
+        target = self._folder / f"{socket.gethostname()}.{os.getpid()}.{time.time_ns():x}"
+        try:
+            build_here(target)
+        except BaseException as error:
+            with suppress(OSError):
+                remove_tree(target)
+            if isinstance(error, EnvironmentFailed):
+                _write_by_rename(self._failed, error.line())
+            raise
+        _write_by_rename(self._current, target.name)
+        return target
+
+    def _clear_wrecks(self) -> None:
+        """Remove what dead builders left; called under the lock, and careful even so."""
+        complete = self._ready()
+        for entry in os.scandir(self._folder):
+            host, _, rest = entry.name.rpartition(".")[0].rpartition(".")
+            if not entry.is_dir(follow_symlinks=False) or not rest.isdigit():
+                continue
+            if complete is not None and entry.name == complete.name:
+                continue
+            dead = host == socket.gethostname() and not Path("/proc", rest).exists()
+            if dead or time.time() - entry.stat().st_mtime > _WRECK_AGE:
+                with suppress(OSError):
+                    remove_tree(Path(entry.path))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _write_by_rename(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

@@ -1,0 +1,63 @@
+"""What the job side tells while it works: events for the gateway, lines for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+PREFIX = "hpcrunner: "
+
+
+class Events:
+    """The attempt's event file (one JSON object a line, append only) and its printed lines.
+
+    Telling must never end an attempt: a file system that refuses an event is ignored.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._fd: int | None = os.open(path, flags, 0o600)
+        except OSError as error:
+            self._fd = None
+            say(f"no events will be written: {path}: {error.strerror}")
+
+    def note(self, event: str, **fields: object) -> None:
+        """Append an event; ``time`` is epoch seconds. Safe from any thread: one write a line."""
+        if self._fd is None:
+            return
+        line = json.dumps({"time": round(self._clock(), 3), "event": event, **fields})
+        with suppress(OSError):
+            os.write(self._fd, line.encode() + b"\n")
+
+    def tell(self, event: str, text: str, **fields: object) -> None:
+        """Note an event with its text, and print the text."""
+        self.note(event, text=one_line(text), **fields)
+        say(text)
+
+
+def say(text: str) -> None:
+    """Print one line for people; it goes straight to the descriptor, in step with the payload."""
+    with suppress(OSError):
+        os.write(1, (PREFIX + one_line(text) + "\n").encode("utf-8", "replace"))
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks or terminal control: messages and file names are untrusted."""
+    folded = " ".join(text.split())
+    return "".join(c if c.isprintable() else "�" for c in folded)
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

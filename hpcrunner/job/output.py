@@ -1,0 +1,111 @@
+"""The payload's output: written as it comes to its file and to the job's log, its end kept."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from pathlib import Path
+
+LAST_LINES = 20
+LINE_WIDTH = 2000  # characters kept of one line
+_LINE_BYTES = 4 * LINE_WIDTH  # UTF-8 needs at most four for one
+_CHUNK = 1 << 16
+
+
+class Tail:
+    """The last lines of a byte stream in constant memory, whatever its lines' length.
+
+    A carriage return starts its line anew, as on a terminal: of a progress bar the last state
+    is kept. ``lines`` and ``bytes`` count all that came.
+    """
+
+    def __init__(self, keep: int = LAST_LINES) -> None:
+        self._whole: deque[bytes] = deque(maxlen=keep)
+        self._line = bytearray()
+        self._returned = False  # the line so far ended with a carriage return
+        self.lines = 0
+        self.bytes = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes, cut anywhere."""
+        self.bytes += len(chunk)
+        *ended, rest = chunk.split(b"\n")
+        for piece in ended:
+            self._extend(piece)
+            self._whole.append(bytes(self._line))
+            self._line.clear()
+            self._returned = False
+            self.lines += 1
+        self._extend(rest)
+
+    def _extend(self, piece: bytes) -> None:
+        if not piece:
+            return
+        if self._returned:
+            self._line.clear()
+        stripped = piece.rstrip(b"\r")
+        self._returned = len(stripped) < len(piece)
+        _, returned, last = stripped.rpartition(b"\r")
+        if returned:
+            self._line.clear()
+        self._line += last[: _LINE_BYTES - len(self._line)]
+
+    def last(self) -> tuple[str, ...]:
+        """The last lines as text, oldest first, each cut at LINE_WIDTH characters."""
+        lines = [*self._whole, bytes(self._line)] if self._line else list(self._whole)
+        kept = lines[-(self._whole.maxlen or 0) :]
+        return tuple(line.decode("utf-8", "replace")[:LINE_WIDTH] for line in kept)
+
+
+class Tee:
+    """Copies a pipe to the output file and to our own standard output, on a thread.
+
+    The pipe is read to its end whatever happens to the copies: a full disk must not stop or
+    kill the payload. The first failure of the output file is kept in ``failure``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.tail = Tail()
+        self.failure: OSError | None = None
+        self._log: int | None = 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._file: int | None = os.open(path, flags, 0o600)
+        except OSError as error:
+            self.failure, self._file = error, None
+        self._thread: threading.Thread | None = None
+
+    def start(self, pipe: int) -> None:
+        """Read ``pipe`` to its end on a thread of its own."""
+        self._thread = threading.Thread(target=self._copy, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def write(self, chunk: bytes) -> None:
+        """Take one chunk of output."""
+        self.tail.feed(chunk)
+        if self._file is not None:
+            try:
+                _write_all(self._file, chunk)
+            except OSError as error:
+                self.failure, self._file = error, None
+        if self._log is not None:
+            try:
+                _write_all(self._log, chunk)
+            except OSError:
+                self._log = None  # the log's own file system is full; the artifact goes on
+
+    def finish(self, timeout: float) -> None:
+        """Wait for the end of the pipe; a process that still holds it is not waited for longer."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _copy(self, pipe: int) -> None:
+        while chunk := os.read(pipe, _CHUNK):
+            self.write(chunk)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,125 @@
+"""The payload's words and environment. Pure: what a message says, nothing run yet."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.job.workspace import Workspace
+from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.reasons import Reason
+
+CONTAINER_PYTHON = "python3"
+MODULE = "-m"  # the filename of a script that the client was given as ``pkg::mod``
+
+# The scheduler's and our own words: a message's ``config.env`` may not change them. The device
+# lists are the scheduler's allocation, PYTHONHOME would take the interpreter's library away.
+_PROTECTED = re.compile(
+    r"(SLURM|SLURMD|SBATCH|PMI|PMIX)_.*|STUDIOML_.*|TMPDIR|VIRTUAL_ENV|PYTHONHOME"
+    r"|(CUDA|NVIDIA|ROCR|HIP|ZE)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK"
+)
+_PERCENT_NAME = re.compile(r"%([^%]*)%")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOTO_NUM_THREADS")
+
+
+class PayloadNotStarted(HpcrunnerError):
+    """The payload cannot be started as the request says."""
+
+    exit_code = 127
+    reason = Reason.PAYLOAD_NOT_STARTED
+
+
+@dataclass(frozen=True, slots=True)
+class PythonHome:
+    """The Python of a payload: ``python`` to run, ``venv`` where it is a virtual environment."""
+
+    python: str
+    venv: str = ""
+
+
+def payload_words(
+    experiment: PlannedExperiment, python: str, workspace: Workspace
+) -> tuple[str, ...]:
+    """The words to execute; no shell reads them.
+
+    Raises PayloadNotStarted where the file is not in the workspace or nothing is to be run.
+    """
+    folders = {"@ROOT@": str(workspace.root), "@WORKSPACE@": str(workspace.cwd)}
+    words = tuple(_substitute(word, folders) for word in experiment.exec_words)
+    name = experiment.filename
+    if name is None:
+        if not words:
+            raise PayloadNotStarted(
+                "names neither a file nor a container",
+                where="request",
+                remedy="set experiment.filename",
+            )
+        return words
+    if name == MODULE:
+        if not experiment.args:
+            raise PayloadNotStarted("'-m' without a module", where="request")
+        return (*words, python, MODULE, *experiment.args)
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise PayloadNotStarted(
+            "leads out of the workspace",
+            where=f"filename {name!r}",
+            remedy="name the file by its path inside the workspace",
+        )
+    if not (workspace.cwd / path).is_file():
+        raise PayloadNotStarted(
+            "is not in the workspace",
+            where=f"filename {name!r}",
+            remedy="is it part of the uploaded workspace, and its path relative to it?",
+        )
+    # A leading dash would be an option of the interpreter.
+    script = f"./{name}" if name.startswith("-") else name
+    return (*words, python, script, *experiment.args)
+
+
+def payload_environment(
+    experiment: PlannedExperiment,
+    workspace: Workspace,
+    python: PythonHome,
+    job: Mapping[str, str],
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The payload's environment, and the names of ``config.env`` that were left out.
+
+    The job's own environment goes through as it is; ``config.env`` is laid over it with
+    ``%NAME%`` standing for the job's non-empty value of NAME; what is ours comes last.
+    """
+    result = dict(job)
+    refused = []
+    for name, value in experiment.environment:
+        if not name or "=" in name or "\0" in name + value or _PROTECTED.fullmatch(name):
+            refused.append(name)
+        else:
+            result[name] = _PERCENT_NAME.sub(lambda m: job.get(m[1]) or m[0], value)
+    result.update(
+        PYTHONUNBUFFERED="TRUE",
+        STUDIOML_EXPERIMENT=experiment.name,
+        STUDIOML_HOME=str(workspace.home),
+        STUDIOML_ATTEMPT=str(experiment.attempt),
+        TMPDIR=str(workspace.tmp),
+    )
+    # The client library prefers this mapping to the folders; one from outside is not ours.
+    result.pop("STUDIOML_ARTIFACT_MAPPING", None)
+    result.pop("VIRTUAL_ENV", None)
+    if python.venv:
+        result.pop("PYTHONHOME", None)
+        result["VIRTUAL_ENV"] = python.venv
+        result["PATH"] = f"{python.venv}/bin{os.pathsep}{result.get('PATH') or os.defpath}"
+    if experiment.cpus > 1:
+        # All cpus, not one fewer as on shared machines: the scheduler gave them to this job.
+        result.setdefault("OPENMP", "True")
+        for name in _THREADS:
+            result.setdefault(name, str(experiment.cpus))
+    return result, tuple(refused)
+
+
+def _substitute(word: str, folders: Mapping[str, str]) -> str:
+    return re.sub(r"@(?:ROOT|WORKSPACE)@", lambda match: folders[match[0]], word)

@@ -1,0 +1,140 @@
+"""The payload's process tree: started in a session of its own, and ended to the last process.
+
+Linux only: processes are found through /proc (proc(5)), and orphans of the payload become ours
+by prctl(2) PR_SET_CHILD_SUBREAPER, also those that made sessions of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpcrunner.job.payload import PayloadNotStarted
+
+_PR_SET_CHILD_SUBREAPER = 36
+_PROC = Path("/proc")
+KILL_PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
+
+
+class PayloadProcess:
+    """A running payload. ``pipe`` is the reading end of its standard output and error.
+
+    Only this class waits for children while it lives: a look at who ended must not take the
+    payload's own status away.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
+        """Start it. Raises PayloadNotStarted where the system refuses."""
+        _adopt_orphans()
+        self.pipe, write = os.pipe()
+        try:
+            self._popen = subprocess.Popen(
+                words,
+                env=environment,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=write,
+                stderr=write,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            os.close(self.pipe)
+            what = getattr(error, "strerror", None) or str(error)
+            raise PayloadNotStarted(
+                f"cannot be started ({what})",
+                where=words[0],
+                remedy="is the interpreter or container runtime there on the nodes?",
+            ) from error
+        finally:
+            os.close(write)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the payload, and of its session and group."""
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        """Reap all that ended; the payload's return code (negative: signal), or None."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if ended is None:
+                break
+            if ended.si_pid == self._popen.pid:
+                self._popen.wait()
+            else:
+                os.waitpid(ended.si_pid, 0)
+        return self._popen.returncode
+
+    def end(self, grace: float) -> bool:
+        """End the whole tree: SIGTERM to all, after ``grace`` seconds SIGKILL.
+
+        Returns False where something outlived even that.
+        """
+        _signal(descendants(os.getpid()), signal.SIGTERM)
+        if self._gone(time.monotonic() + grace):
+            return True
+        until = time.monotonic() + KILL_PATIENCE
+        while not self._gone(time.monotonic() + 0.05):
+            # Again and again: what forks while it is killed is found on the next look.
+            _signal(descendants(os.getpid()), signal.SIGKILL)
+            if time.monotonic() > until:
+                return False
+        return True
+
+    def _gone(self, until: float) -> bool:
+        pause = 0.01
+        while True:
+            self.poll()
+            if not descendants(os.getpid()):
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 2, 0.2)
+
+
+def descendants(of: int) -> list[int]:
+    """All living processes below ``of``, zombies left out."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    zombies = set()
+    for name in os.listdir(_PROC):
+        if not name.isdigit():
+            continue
+        try:
+            stat = Path(_PROC, name, "stat").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+        # The command in parentheses may itself hold blanks and parentheses: proc(5).
+        state, parent = stat[stat.rindex(b")") + 2 :].split(None, 2)[:2]
+        children[int(parent)].append(int(name))
+        if state == b"Z":
+            zombies.add(int(name))
+    found, todo = [], [of]
+    while todo:
+        below = children[todo.pop()]
+        todo += below
+        found += [pid for pid in below if pid not in zombies]
+    return found
+
+
+def _signal(pids: Sequence[int], signum: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signum)
+        except (ProcessLookupError, PermissionError):
+            continue  # ended meanwhile, or runs as somebody else
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of the payload's orphans."""
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -1,0 +1,182 @@
+"""The experiment's folders on the node.
+
+One layout serves the StudioML client library and scripts written for its other runners::
+
+    <scratch>/hpcrunner-<uid>/<batch>-<index>/     STUDIOML_HOME, private
+        tmp/                                       TMPDIR of the payload
+        experiments/<name>/                        root of the experiment
+            <tag>/                                 one folder an artifact
+            workspace/                             working directory
+            output/output                          what the payload printed (see below)
+            _runner/                               ours; nothing else may stand beside the tags,
+                                                   since clients list this folder
+
+Without an ``output`` artifact the printed output goes to ``_runner/output``: the completion
+service hands every other folder it finds beside the workspace to the task as one of its files.
+TMPDIR lies near the top because Unix sockets made in it must keep their path under 108 bytes
+(unix(7)); Python's multiprocessing makes such sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.plan import NodeSetup
+
+RUNNER = "_runner"
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+=,-]{0,199}")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+class NodeFolderError(HpcrunnerError):
+    """A folder that the site names cannot be used on this node."""
+
+    exit_code = 73  # EX_CANTCREAT
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of one attempt. ``home`` is STUDIOML_HOME, ``root`` the experiment's folder."""
+
+    home: Path
+    root: Path
+    has_output: bool
+
+    @property
+    def cwd(self) -> Path:
+        """The payload's working directory."""
+        return self.root / "workspace"
+
+    @property
+    def runner(self) -> Path:
+        """Our own scratch, not an artifact."""
+        return self.root / RUNNER
+
+    @property
+    def tmp(self) -> Path:
+        """TMPDIR of the payload."""
+        return self.home / "tmp"
+
+    @property
+    def output(self) -> Path:
+        """The file of the payload's output."""
+        return (self.root / "output" if self.has_output else self.runner) / "output"
+
+    def tag(self, tag: str) -> Path:
+        """The folder of an artifact. Raises NodeFolderError for a tag that is no plain name."""
+        if not is_plain_name(tag) or tag == RUNNER:
+            raise NodeFolderError(
+                f"{tag!r} cannot name a folder",
+                where="artifact",
+                remedy="rename the artifact's tag to letters, digits, '.', '-' and '_'",
+            )
+        return self.root / tag
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can stand as one path component of ours."""
+    return _SAFE_NAME.fullmatch(name) is not None
+
+
+def expand(text: str, environ: Mapping[str, str], *, what: str) -> Path:
+    """Replace ``$NAME`` and ``${NAME}`` in a site's folder; the result must be absolute.
+
+    Raises NodeFolderError for a variable that the node does not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if not environ.get(name):
+            raise NodeFolderError(
+                f"${name} is not set on this node",
+                where=f"{what} {text}",
+                remedy=f"name a folder that exists on the nodes as '{what}' in the site file",
+            )
+        return environ[name]
+
+    path = Path(_VARIABLE.sub(value, text))
+    if not path.is_absolute():
+        raise NodeFolderError(
+            "is not an absolute path",
+            where=f"{what} {text}",
+            remedy=f"write '{what}' in the site file from / on",
+        )
+    return path
+
+
+def make_workspace(
+    setup: NodeSetup, task: str, name: str, tags: Collection[str], environ: Mapping[str, str]
+) -> Workspace:
+    """Make the folders of a task (``<batch>-<index>``), empty and private; one for each tag.
+
+    What a requeued job left on the same node is removed. Raises NodeFolderError.
+    """
+    for word in (task, name):
+        if not is_plain_name(word):
+            raise NodeFolderError(f"{word!r} cannot name a folder", where="plan")
+    scratch = expand(setup.scratch, environ, what="scratch")
+    try:
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home = private_folder(scratch / f"hpcrunner-{os.getuid()}") / task
+        if home.is_symlink() or home.exists():
+            remove_tree(home)
+        home.mkdir(mode=0o700)
+        workspace = Workspace(home, home / "experiments" / name, "output" in tags)
+        workspace.tmp.mkdir(mode=0o700)
+        workspace.runner.mkdir(mode=0o700, parents=True)
+        for folder in {workspace.cwd, *map(workspace.tag, tags)}:
+            folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise NodeFolderError(
+            f"cannot make the experiment's folders ({error.strerror})",
+            where=f"scratch {scratch}",
+            remedy="name a folder with room that the job may write as 'scratch' in the site file",
+        ) from error
+    return workspace
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder for us alone, or take it where it already is one; returns it.
+
+    Its parent may be open to everybody (``/tmp``), so somebody else may have put a link or a
+    folder of theirs there first: that raises NodeFolderError. Raises OSError.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise NodeFolderError(
+                "is not a folder of this user",
+                where=str(path),
+                remedy="somebody else made it; ask for its removal or name another folder",
+            ) from None
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            path.chmod(0o700)
+    return path
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all it holds, never following a link. Raises OSError.
+
+    Payloads leave folders without write permission behind; those are opened first.
+    """
+    if path.is_symlink():
+        path.unlink()
+        return
+    try:
+        shutil.rmtree(path)
+    except OSError:
+        path.chmod(0o700)
+        for folder, names, _ in os.walk(path):  # opened before os.walk steps into them
+            for inner in (Path(folder, name) for name in names):
+                if not inner.is_symlink():
+                    inner.chmod(0o700)
+        shutil.rmtree(path)
