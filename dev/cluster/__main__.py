@@ -88,6 +88,7 @@ def _install(layout: Layout, _: argparse.Namespace) -> int:
 
 def _up(layout: Layout, arguments: argparse.Namespace) -> int:
     with _changing(layout):
+        slurm.refuse_second(layout)
         install.install(layout)
         settings = Settings.load(layout).given(os.environ, arguments.min_job_age)
         settings.save(layout)
@@ -104,7 +105,7 @@ def _up(layout: Layout, arguments: argparse.Namespace) -> int:
         rabbitmq.wait(layout, secrets)
         facts.write(layout, settings, secrets)
     print(f"up; see {layout.facts}")
-    if not slurm.system_conf_is_free():
+    if slurm.system_conf_owner() != layout.state:
         print(f"{slurm.SYSTEM_CONF} is not ours: commands need SLURM_CONF={layout.slurm_conf}")
     return 0
 

@@ -34,6 +34,9 @@ def daemons(layout: Layout) -> list[Daemon]:
         "RABBITMQ_MNESIA_BASE": str(base / "data"),
         "RABBITMQ_LOG_BASE": str(base / "log"),
         "RABBITMQ_LOGS": "-",
+        # Makes the script become the broker instead of staying as its parent, so that the
+        # pid we keep is the broker's. There need be no systemd for it.
+        "RUNNING_UNDER_SYSTEMD": "true",
         # Two schedulers that sleep instead of spinning: the jobs need the processors.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
             "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"

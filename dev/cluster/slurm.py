@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 from . import accounting, files, mariadb, process, slurm_conf
-from .errors import ClusterError
+from .errors import CannotHere, ClusterError
 from .layout import NODES, Layout
 from .process import Daemon
 from .settings import Secrets, Settings
 
 # What a command finds that has no SLURM_CONF in its environment.
 SYSTEM_CONF = Path("/etc/slurm/slurm.conf")
+NOBODY = Path()
+SOMEBODY_ELSE = Path("/")
 MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 
 
@@ -59,7 +62,7 @@ def write_files(layout: Layout, settings: Settings, secrets: Secrets) -> bool:
             0o600,
         ),
     ]
-    if system_conf_is_free():
+    if system_conf_owner() in (NOBODY, layout.state):
         SYSTEM_CONF.parent.mkdir(exist_ok=True)
         files.write(SYSTEM_CONF, text)
     return any(changed)
@@ -102,20 +105,32 @@ def cancel_all(layout: Layout) -> None:
             )
 
 
-def system_conf_is_free() -> bool:
-    """Whether /etc/slurm/slurm.conf is absent or was written by this cluster."""
+def refuse_second(layout: Layout) -> None:
+    """One machine bears one cluster: they would share the user and /etc/slurm/slurm.conf."""
+    owner = system_conf_owner()
+    if owner in (NOBODY, SOMEBODY_ELSE, layout.state):
+        return
+    if process.running(replace(layout, state=owner), "slurmctld") is not None:
+        raise CannotHere(f"another development cluster is up in {owner}: use it or stop it")
+    SYSTEM_CONF.unlink()
+
+
+def system_conf_owner() -> Path:
+    """The state directory that /etc/slurm/slurm.conf belongs to."""
     try:
-        with SYSTEM_CONF.open() as stream:
-            return stream.readline().rstrip("\n") == slurm_conf.OURS
+        first, second = SYSTEM_CONF.read_text().split("\n")[:2]
     except FileNotFoundError:
-        return True
+        return NOBODY
+    except ValueError:
+        return SOMEBODY_ELSE
+    if first != slurm_conf.OURS or not second.startswith(slurm_conf.STATE_MARK):
+        return SOMEBODY_ELSE
+    return Path(second.removeprefix(slurm_conf.STATE_MARK))
 
 
 def remove_system_conf(layout: Layout) -> None:
     """Take /etc/slurm/slurm.conf away again if it is that of this state directory."""
-    if not SYSTEM_CONF.exists() or not system_conf_is_free():
-        return
-    if f"StateSaveLocation={layout.slurm / 'state'}\n" in SYSTEM_CONF.read_text():
+    if system_conf_owner() == layout.state:
         SYSTEM_CONF.unlink()
 
 

@@ -16,12 +16,16 @@ from .settings import Secrets, Settings
 # The first line of every file; a slurm.conf in /etc/slurm is replaced only if it bears it.
 OURS = "# Written by hpcrunner's development cluster; do not edit."
 
+# The second line of slurm.conf: whose it is.
+STATE_MARK = "# State directory: "
+
 
 def slurm_conf(layout: Layout, settings: Settings, memory_by_cgroup: bool) -> str:
     """slurm.conf, the same for daemons and users."""
     slurm = layout.slurm
     lines = [
         OURS,
+        f"{STATE_MARK}{layout.state}",
         f"ClusterName={CLUSTER_NAME}",
         f"SlurmctldHost=localhost({LOOPBACK})",
         f"SlurmctldPort={layout.slurmctld_port}",
