@@ -89,7 +89,10 @@ def judge(evidence: Evidence, patience: Patience, now: float) -> Outcome | None:
         return None
     since_end = now - (evidence.ended_since if evidence.ended_since is not None else now)
     if record is None:
-        return _by_scheduler(seen) if since_end >= patience.record else None
+        # A job that never had a node leaves no record: there is nothing to wait for.
+        if seen.node and since_end < patience.record:
+            return None
+        return _by_scheduler(seen)
     if patience.has_accounting and not seen.accounted and since_end < patience.accounting:
         return None
     return _by_both(record, seen)

@@ -28,6 +28,7 @@ _COLUMNS = (
     "exit_code, node, pending, submitted_at, started_at, ended_at, owner, project"
 )
 _FINAL_WORDS = tuple(s.value for s in FINAL)
+_LOCK_PATIENCE = 10.0
 _NOT_FINAL = f"state NOT IN ({', '.join(repr(w) for w in _FINAL_WORDS)})"
 
 
@@ -70,22 +71,17 @@ class NewExperiment:
 class Journal:
     """Reads and writes of one journal file. Raises JournalError with what to do about it."""
 
-    def __init__(self, path: Path, clock: Callable[[], float], *, read_only: bool = False) -> None:
-        """Open the journal at ``path``; a writer makes it where it is missing (mode 0600)."""
+    def __init__(self, path: Path, clock: Callable[[], float], *, make: bool = True) -> None:
+        """Open the journal at ``path``; with ``make``, create it where it is missing (0600)."""
         self._path = path
         self._clock = clock
         try:
-            if read_only:
-                self._db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10.0)
-            else:
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                self._db = sqlite3.connect(path, timeout=10.0)
-            self._db.isolation_level = None
-            if not read_only:
-                self._db.execute("PRAGMA journal_mode = TRUNCATE")
-                self._db.execute("PRAGMA synchronous = FULL")
-                if schema.version_of(self._db) == 0:
-                    schema.create(self._db)
+            os.close(os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o600))
+            self._db = sqlite3.connect(path, timeout=_LOCK_PATIENCE, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = TRUNCATE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            if make and schema.version_of(self._db) == 0:
+                schema.create(self._db)
             found = schema.version_of(self._db)
         except (OSError, sqlite3.Error) as error:
             raise self._fault(error) from error
@@ -247,6 +243,14 @@ class Journal:
         """True where a message of that SHA-256 has been written down before."""
         row = self._read("SELECT 1 FROM experiments WHERE digest = ? LIMIT 1", (digest,))
         return bool(row)
+
+    def by_digest(self, digest: str, since: float) -> Experiment | None:
+        """The latest experiment of that message's SHA-256 (hex) received from ``since`` on."""
+        found = self._experiments(
+            "WHERE digest = ? AND received_at >= ? ORDER BY received_at DESC LIMIT 1",
+            (digest, since),
+        )
+        return found[0] if found else None
 
     def in_state(self, *states: State, most: int = -1) -> list[Experiment]:
         """Experiments in these states, oldest first."""

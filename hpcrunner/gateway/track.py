@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hpcrunner.gateway.endings import Patience, Evidence, judge
+from hpcrunner.gateway.endings import Evidence, Patience, judge
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import Period

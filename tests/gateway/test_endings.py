@@ -39,7 +39,7 @@ def test_a_contrary_word_of_the_scheduler_beats_exit_code_zero(reason: Reason) -
 
 
 def test_completed_without_a_record_is_no_success() -> None:
-    seen = ended(Reason.COMPLETED, "COMPLETED", exit_code=0)
+    seen = ended(Reason.COMPLETED, "COMPLETED", exit_code=0, node="n1")
     assert judge(Evidence(seen, None, ended_since=NOW - 29), PATIENCE, NOW) is None
     outcome = judge(Evidence(seen, None, ended_since=NOW - 30), PATIENCE, NOW)
     assert outcome is not None
@@ -84,7 +84,7 @@ def test_a_cancel_after_the_results_were_saved_does_not_undo_the_success() -> No
 
 def test_cancelled_pending_has_no_record_and_is_cancelled() -> None:
     seen = ended(Reason.CANCELLED, "CANCELLED by 1001")
-    outcome = judge(Evidence(seen, None, ended_since=NOW - 30), PATIENCE, NOW)
+    outcome = judge(Evidence(seen, None, ended_since=NOW), PATIENCE, NOW)
     assert outcome is not None
     assert (outcome.state, outcome.reason) == (State.CANCELLED, Reason.CANCELLED)
 

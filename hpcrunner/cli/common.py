@@ -1,0 +1,37 @@
+"""Options and small talk that several commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from hpcrunner.cli.options import option
+from hpcrunner.sites.load import load_site
+from hpcrunner.sites.site import Site
+
+SiteName = Annotated[
+    str,
+    option("--site", "The site: a name ('hpcrunner site list') or a YAML file.", "-s"),
+]
+SpoolPath = Annotated[
+    str,
+    option("--spool", "Use this spool folder instead of the site's.", metavar="FOLDER"),
+]
+AsJson = Annotated[bool, option("--json", "Print JSON for a machine to read.")]
+DEFAULT_SITE = "local"
+
+
+def chosen_site(name: str, spool: str) -> Site:
+    """The site of that name or file, with the spool of the command line if one is given."""
+    site = load_site(name)
+    if spool:
+        return site.model_copy(update={"spool": str(Path(spool).expanduser().absolute())})
+    return site
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")

@@ -1,0 +1,86 @@
+"""``hpcrunner gateway``: the service on the login node."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Annotated
+
+from hpcrunner.cli.common import DEFAULT_SITE, SiteName, SpoolPath, chosen_site
+from hpcrunner.cli.options import option
+from hpcrunner.gateway.assemble import open_gateway
+from hpcrunner.gateway.gateway import Limits
+from hpcrunner.queues.sources import QueueOptions
+from hpcrunner.request.units import parse_duration
+
+
+def gateway(
+    site: SiteName = DEFAULT_SITE,
+    spool: SpoolPath = "",
+    amqp_url: Annotated[
+        str,
+        option(
+            "--amqp-url",
+            "RabbitMQ: amqp[s]://user:password@host:port/vhost. Give it as the environment "
+            "variable where other users can list processes.",
+        ),
+    ] = "",
+    amqp_mgt_url: Annotated[
+        str,
+        option(
+            "--amqp-mgt-url",
+            "RabbitMQ's management API, where queues are discovered; default: the same host, "
+            "port + 10000.",
+        ),
+    ] = "",
+    queue: Annotated[
+        list[str] | None,
+        option("--queue", "A RabbitMQ queue by name, instead of discovery. May be repeated."),
+    ] = None,
+    queue_root: Annotated[
+        str, option("--queue-root", "Folder of directory queues (StudioML's local_*).")
+    ] = "",
+    queue_match: Annotated[
+        str, option("--queue-match", "Serve queues whose name this regular expression finds.")
+    ] = QueueOptions.queue_match,
+    queue_mismatch: Annotated[
+        str, option("--queue-mismatch", "But not those whose name this one finds.")
+    ] = "",
+    limit_tasks: Annotated[
+        int, option("--limit-tasks", "End after that many experiments; 0: never.", min=0)
+    ] = 0,
+    limit_idle_duration: Annotated[
+        str,
+        option("--limit-idle-duration", "End after that long with nothing to do (30s, 5m)."),
+    ] = "0s",
+    debug: Annotated[bool, option("--debug", "Log more.")] = False,
+) -> None:
+    """Take experiments off their queues and run them on the site, until told to stop.
+
+    SIGTERM and SIGINT end it after the round in hand; running jobs go on, and the next
+    gateway on this spool takes over from the journal.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    for chatty in ("pika", "boto3", "botocore", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    options = QueueOptions(
+        amqp_url=amqp_url,
+        amqp_mgt_url=amqp_mgt_url,
+        queues=tuple(queue or ()),
+        queue_match=queue_match,
+        queue_mismatch=queue_mismatch,
+        queue_root=queue_root,
+        gateway_id=f"{socket.gethostname()}-{os.getpid()}",
+    )
+    limits = Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration))
+    with open_gateway(chosen_site(site, spool), options, limits) as (service, _):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop())
+        service.run()

@@ -1,0 +1,55 @@
+"""The ``hpcrunner`` command: its groups, and how every error becomes one line and a code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hpcrunner import __version__
+from hpcrunner.cli import cancel, demo, gateway, logs, render, site, status, submit
+from hpcrunner.errors import HpcrunnerError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run queued machine-learning experiments on Slurm.",
+    pretty_exceptions_enable=False,
+)
+app.command("gateway")(gateway.gateway)
+app.command("submit")(submit.submit)
+app.command("status")(status.status)
+app.command("logs")(logs.logs)
+app.command("cancel")(cancel.cancel)
+app.command("render")(render.render)
+app.add_typer(site.app, name="site")
+app.command("demo")(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hpcrunner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and end."
+    ),
+) -> None:
+    """Run queued machine-learning experiments on Slurm."""
+
+
+def main() -> None:
+    """Run the command line; HpcrunnerError becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except HpcrunnerError as error:
+        sys.stderr.write(f"hpcrunner: {error.line()}\n")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader went away (`hpcrunner logs | head`): not an error.
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)

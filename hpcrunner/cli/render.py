@@ -1,0 +1,35 @@
+"""``hpcrunner render``: what a request would be submitted as, without submitting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcrunner.cli.common import (
+    DEFAULT_SITE,
+    AsJson,
+    SiteName,
+    SpoolPath,
+    chosen_site,
+    print_json,
+)
+from hpcrunner.client.request_file import read_request_file
+from hpcrunner.gateway.preview import preview
+
+
+def render(
+    request: Annotated[Path, typer.Argument(help="A request: the JSON a client sends.")],
+    site: SiteName = DEFAULT_SITE,
+    spool: SpoolPath = "",
+    json_: AsJson = False,
+) -> None:
+    """Print the batch script, the DRMAA native specification and the plan, secrets masked."""
+    shown = preview(read_request_file(request), chosen_site(site, spool))
+    if json_:
+        print_json(shown)
+        return
+    typer.echo(shown["script"])
+    typer.echo(f"# DRMAA native specification\n# {shown['native_specification']}")
+    typer.echo("# plan\n" + "\n".join(f"# {line}" for line in shown["plan_text"].splitlines()))

@@ -1,0 +1,75 @@
+"""The gateway put together for a site: spool, lock, journal, scheduler, sources."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from hpcrunner.gateway.dispatch import Dispatch
+from hpcrunner.gateway.gateway import Gateway, Limits
+from hpcrunner.gateway.intake import Intake
+from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.lock import SpoolLock
+from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
+from hpcrunner.gateway.track import Track
+from hpcrunner.queues.sources import QueueOptions, sources_from
+from hpcrunner.schedulers.choose import open_scheduler
+from hpcrunner.sites.site import Site
+
+log = logging.getLogger(__name__)
+
+_LOCK_PATIENCE = 2.0
+
+
+def spool_of(site: Site) -> Spool:
+    """The site's spool, not yet prepared."""
+    return Spool(Path(site.spool))
+
+
+def experiment_id() -> str:
+    """A new experiment or batch id: 12 hex digits."""
+    return secrets.token_hex(6)
+
+
+@contextmanager
+def open_gateway(
+    site: Site, options: QueueOptions, limits: Limits = Limits()
+) -> Iterator[tuple[Gateway, Journal]]:
+    """A gateway over the site's spool, its own submit queue, and the queues of ``options``.
+
+    Raises SpoolBusy where another gateway runs on this spool, SpoolError, JournalError, or
+    SchedulerUnavailable.
+    """
+    spool = spool_of(site)
+    spool.prepare()
+    with ExitStack() as stack:
+        stack.callback(SpoolLock(spool.lock, patience=_LOCK_PATIENCE).close)
+        journal = Journal(spool.journal, time.time)
+        stack.callback(journal.close)
+        scheduler = open_scheduler(site, spool.root)
+        stack.callback(scheduler.close)
+        by_hand = QueueOptions(
+            queue_root=str(spool.queue_root),
+            queue_match=f"^{SUBMIT_QUEUE}$",
+            gateway_id=options.gateway_id,
+        )
+        sources = [*sources_from(by_hand), *sources_from(options)]
+        for source in sources:
+            stack.callback(source.close)
+        dispatch = Dispatch(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id)
+        yield (
+            Gateway(
+                journal,
+                Intake(sources, journal, site, clock=time.time, new_id=experiment_id),
+                dispatch,
+                Track(journal, spool, scheduler, site, clock=time.time),
+                max_jobs=site.limits.max_jobs,
+                clock=time.time,
+                limits=limits,
+            ),
+            journal,
+        )

@@ -1,0 +1,137 @@
+"""What the command line does with the spool: look, follow, and help out where no gateway runs.
+
+Work submitted by hand goes the way of all work: through the spool's own queue, the journal,
+and the scheduler. Where a gateway runs on the spool, it does that; where none does, the command
+line takes the lock for as long as it is needed and does the rounds itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpcrunner.gateway.assemble import open_gateway, spool_of
+from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.lock import SpoolBusy
+from hpcrunner.gateway.spool import Spool, SpoolError
+from hpcrunner.gateway.view import log_path
+from hpcrunner.queues.sources import QueueOptions
+from hpcrunner.sites.site import Site
+
+_BLOCK = 1 << 16
+_TICK = 0.5
+
+
+@contextmanager
+def look(site: Site) -> Iterator[Journal]:
+    """The site's journal, for reading. Raises SpoolError where there is none yet."""
+    spool = spool_of(site)
+    if not spool.journal.exists():
+        raise SpoolError(
+            "nothing has been submitted here yet",
+            where=f"spool {spool.root}",
+            remedy="is this the right --site or --spool?",
+        )
+    journal = Journal(spool.journal, time.time, make=False)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def refresh(site: Site) -> None:
+    """Where no gateway runs and something is live, do one round, so that states are of now."""
+    with look(site) as journal:
+        live = journal.count_live()
+    if live or spool_of(site).cancel_wishes():
+        try:
+            with open_gateway(site, QueueOptions()) as (gateway, _):
+                gateway.step()
+        except SpoolBusy:
+            return  # a gateway runs: what it wrote is of now
+
+
+def carry(
+    site: Site, body: bytes, since: float, done: Callable[[Experiment], bool]
+) -> Iterator[Experiment]:
+    """Yield a hand-submitted experiment as it changes, until ``done`` says enough.
+
+    ``body`` is the message published at ``since`` (epoch). Does the gateway's rounds itself
+    where none runs.
+    """
+    try:
+        with open_gateway(site, QueueOptions()) as (gateway, journal):
+            yield from _watch(journal, body, since, done, _rounds(gateway.step, gateway.wait))
+    except SpoolBusy:
+        while not spool_of(site).journal.exists():
+            time.sleep(_TICK)
+        with look(site) as journal:
+            yield from _watch(journal, body, since, done, lambda: time.sleep(_TICK))
+
+
+def _rounds(step: Callable[[], None], wait: Callable[[], float]) -> Callable[[], None]:
+    def once() -> None:
+        step()
+        time.sleep(min(_TICK, wait()))
+
+    return once
+
+
+def _watch(
+    journal: Journal,
+    body: bytes,
+    since: float,
+    done: Callable[[Experiment], bool],
+    once: Callable[[], None],
+) -> Iterator[Experiment]:
+    digest = hashlib.sha256(body).hexdigest()
+    last: Experiment | None = None
+    while True:
+        found = journal.by_digest(digest, since)
+        if found is not None and found != last:
+            last = found
+            yield found
+        if found is not None and done(found):
+            return
+        once()
+
+
+def submitted(experiment: Experiment) -> bool:
+    """True once the scheduler has it, or it never will."""
+    return experiment.state not in (State.ACCEPTED, State.SUBMITTING)
+
+
+def ended(experiment: Experiment) -> bool:
+    """True once its state is final."""
+    return experiment.state.final
+
+
+def follow(
+    spool: Spool, journal: Journal, experiment: Experiment, *, wait: bool
+) -> Iterator[bytes]:
+    """An experiment's output in pieces; with ``wait``, as it grows until the experiment ends."""
+    offset = 0
+    while True:
+        (now,) = [e for e in journal.find(experiment.id) if e.id == experiment.id]
+        path = log_path(spool, now)
+        if path is not None:
+            for piece in _from(path, offset):
+                offset += len(piece)
+                yield piece
+        if now.state.final or not wait:
+            return
+        time.sleep(_TICK)
+
+
+def _from(path: Path, offset: int) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            while piece := file.read(_BLOCK):
+                yield piece
+    except FileNotFoundError:
+        return
