@@ -1,0 +1,148 @@
+"""sacct(1): what accounting knows, steps included, since a job's own word can hide a step's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from hpcrunner.schedulers.command import Completed
+from hpcrunner.schedulers.contract import SchedulerUnavailable
+from hpcrunner.schedulers.tasks import indexes
+
+_FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList"
+_TIME = r"\d+|Unknown|None|N/A|"
+_ROW = re.compile(
+    r"(?P<base>\d+)(?:_(?P<index>\d+)|_\[(?P<tasks>[^\]|]*)\])?(?:\+\d+)?(?P<step>\.[^|]+)?"
+    r"\|(?P<word>[A-Z_]+)\+?(?: by \S+)?\|(?P<exit>\d+):(?P<signal>\d+)"
+    rf"\|(?P<submit>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<node>.*)"
+)
+# Without a list of states, sacct leaves out what never became eligible: a job that was held
+# until it was cancelled. The letters are those of 20.11; later releases know them all.
+_ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
+_SKEW = 3600  # s that this clock may be ahead of the controller's
+_IDS_A_CALL = 10_000  # one word of argv holds 128 KiB; an id takes up to 11 of them
+
+
+@dataclass(frozen=True, slots=True)
+class AccountedJob:
+    """A job, or one task of an array, as accounting has it.
+
+    ``step_words`` are the states of its steps. ``signal`` is what ended the batch script.
+    """
+
+    base: str
+    index: int | None
+    word: str
+    exit_code: int
+    signal: int
+    submitted_at: float | None
+    started_at: float | None
+    ended_at: float | None
+    node: str
+    step_words: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The answer by job id, with the rows that stand for all tasks not started yet."""
+
+    jobs: Mapping[str, AccountedJob] = field(default_factory=dict)
+    waiting: Mapping[str, tuple[tuple[frozenset[int] | None, AccountedJob], ...]] = field(
+        default_factory=dict
+    )
+
+    def find(self, job_id: str) -> AccountedJob | None:
+        """The row of ``123`` or ``123_4``: its own, or the one that stands for many."""
+        own = self.jobs.get(job_id)
+        if own is not None:
+            return own
+        base, _, index = job_id.partition("_")
+        for tasks, job in self.waiting.get(base, ()):
+            # None: the list was cut short, so it may hold any task without a row of its own.
+            if index.isdecimal() and (tasks is None or int(index) in tasks):
+                return job
+        return None
+
+
+def argvs(job_ids: Sequence[str]) -> Iterator[list[str]]:
+    """The query for these jobs: one call, however many tasks their arrays have.
+
+    Asking by id, not by a window of time, has no trouble with clocks, nor with jobs that
+    accounting thinks were never eligible. Only ten thousand arrays need a second call.
+    """
+    bases = sorted({job_id.partition("_")[0] for job_id in job_ids}, key=int)
+    for start in range(0, len(bases), _IDS_A_CALL):
+        ids = ",".join(bases[start : start + _IDS_A_CALL])
+        yield ["sacct", "--parsable2", "--noheader", f"--jobs={ids}", f"--format={_FORMAT}"]
+
+
+def argv_by_name(name: str, since: float) -> list[str]:
+    """The query for the jobs of one name submitted after ``since`` (epoch), without steps."""
+    return [
+        *("sacct", "--parsable2", "--noheader", "--allocations", f"--name={name}"),
+        *(f"--starttime=uts{int(since) - _SKEW}", "--endtime=now+1days"),
+        *(f"--state={_ALL_STATES}", f"--format={_FORMAT}"),
+    ]
+
+
+def parse(completed: Completed) -> Accounts:
+    """Read the answer. Raises SchedulerUnavailable where sacct failed or printed another form."""
+    if completed.returncode != 0 or (not completed.stdout and "error" in completed.stderr):
+        raise SchedulerUnavailable(
+            f"failed ({completed.stderr.strip().partition(chr(10))[0][:200] or 'no word why'})",
+            where="sacct",
+            remedy="is slurmdbd up? A site without it has `accounting: none`",
+        )
+    jobs: dict[str, AccountedJob] = {}
+    waiting: dict[str, tuple[tuple[frozenset[int] | None, AccountedJob], ...]] = {}
+    for line in completed.stdout.split("\n"):
+        if not line:
+            continue
+        match = _ROW.fullmatch(line)
+        if match is None:
+            raise SchedulerUnavailable(
+                f"printed a row of another form ({line[:200]})",
+                where="sacct",
+                remedy="is sacct a wrapper script here?",
+            )
+        job = _job(match)
+        if match["tasks"] is not None:
+            waiting[job.base] = (*waiting.get(job.base, ()), (indexes(match["tasks"]), job))
+            continue
+        job_id = job.base if job.index is None else f"{job.base}_{job.index}"
+        known = jobs.get(job_id)
+        if match["step"]:
+            if known is not None:
+                jobs[job_id] = replace(known, step_words=known.step_words | {job.word})
+        elif known is None or (known.submitted_at or 0) <= (job.submitted_at or 0):
+            jobs[job_id] = job  # of a requeued job, or an id used again, the newest row counts
+    return Accounts(jobs, waiting)
+
+
+def merged(answers: Sequence[Accounts]) -> Accounts:
+    """Several answers about different jobs as one."""
+    jobs: dict[str, AccountedJob] = {}
+    waiting: dict[str, tuple[tuple[frozenset[int] | None, AccountedJob], ...]] = {}
+    for answer in answers:
+        jobs.update(answer.jobs)
+        waiting.update(answer.waiting)
+    return Accounts(jobs, waiting)
+
+
+def _job(match: re.Match[str]) -> AccountedJob:
+    return AccountedJob(
+        base=match["base"],
+        index=int(match["index"]) if match["index"] else None,
+        word=match["word"],
+        exit_code=int(match["exit"]),
+        signal=int(match["signal"]),
+        submitted_at=_time(match["submit"]),
+        started_at=_time(match["start"]),
+        ended_at=_time(match["end"]),
+        node="" if match["node"] == "None assigned" else match["node"],
+    )
+
+
+def _time(text: str) -> float | None:
+    return float(text) if text.isdecimal() else None

@@ -1,0 +1,80 @@
+"""sbatch(1): a batch as one job or one array."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hpcrunner.batch.batch import Batch
+from hpcrunner.schedulers.command import Completed
+from hpcrunner.schedulers.contract import SubmitRefused, SubmitUncertain
+from hpcrunner.schedulers.refusals import Answer, answer_of, in_words
+
+_ID = re.compile(r"(\d+)(?:;[A-Za-z0-9_.-]+)?")
+
+
+def argv(batch: Batch, options: Sequence[str], *, export: str = "ALL") -> list[str]:
+    """The submission of ``batch``; ``options`` are its resources and the site's own words.
+
+    ``export`` is ``--export``'s value: ALL stands for the environment that sbatch itself is
+    given, which holds no more than who the user is. The login node's limits are not handed on
+    to the job (``--propagate``), nor its working directory.
+    """
+    words = [
+        "sbatch",
+        "--parsable",
+        *options,
+        # After the options: nothing of a site's may replace the marker or the output's place.
+        f"--job-name={batch.name}",
+        f"--comment={batch.comment}",
+        f"--chdir={batch.folder}",
+        f"--output={output_pattern(batch, '%a')}",
+        "--open-mode=append",
+        f"--export={export}",
+        "--propagate=NONE",
+    ]
+    if batch.size > 1:
+        words.append(f"--array=1-{batch.size}")
+    return [*words, str(batch.script)]
+
+
+def output_pattern(batch: Batch, task: str) -> str:
+    """The output file's name; ``task`` is the scheduler's word for an array task's index.
+
+    ``%`` in the path is doubled, since Slurm reads replacement symbols in it.
+    """
+    folder = str(batch.logs).replace("%", "%%")
+    return f"{folder}/{task if batch.size > 1 else 1}.out"
+
+
+def parse(completed: Completed) -> str:
+    """The job id in the answer.
+
+    Raises SubmitRefused for words that Slurm says only of a job it did not take, and
+    SubmitUncertain for everything else that is not a job id.
+    """
+    lines = [line.strip() for line in completed.stdout.splitlines() if line.strip()]
+    match = _ID.fullmatch(lines[-1]) if lines else None
+    if completed.returncode == 0 and match:
+        return match[1]
+    words = in_words(completed.stderr)
+    if completed.returncode != 0 and not match:
+        answer = answer_of(completed.stderr)
+        if answer is not Answer.UNCERTAIN:
+            raise refused(words, answer, where="sbatch")
+    raise SubmitUncertain(
+        f"ended with {completed.returncode} and no job id ({words or 'no word why'})",
+        where="sbatch",
+        remedy="the batch is looked up by its name",
+    )
+
+
+def refused(words: str, answer: Answer, *, where: str) -> SubmitRefused:
+    """The error for a submission that Slurm did not take."""
+    passing = answer is Answer.NOT_NOW
+    return SubmitRefused(
+        f"refused ({words or 'no word why'})",
+        where=where,
+        remedy="it will be tried again" if passing else "change the request or the site's file",
+        passing=passing,
+    )

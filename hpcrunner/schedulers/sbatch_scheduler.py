@@ -1,0 +1,60 @@
+"""The ``sbatch`` backend: submissions by sbatch(1)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpcrunner.batch.batch import Batch
+from hpcrunner.schedulers import sbatch
+from hpcrunner.schedulers.command import CommandFailed
+from hpcrunner.schedulers.contract import Sighting, Sought, Submission, SubmitUncertain
+from hpcrunner.schedulers.environment import job_environment
+from hpcrunner.schedulers.refusals import Answer
+from hpcrunner.schedulers.slurm import Slurm, submission
+
+
+@dataclass(slots=True)
+class SbatchScheduler:
+    """Submit by sbatch.
+
+    ``options`` gives a batch's resources as sbatch options. ``export`` is ``--export``'s value;
+    ``environment`` is what sbatch is given, and with it, under ALL, the job.
+    """
+
+    slurm: Slurm
+    options: Callable[[Batch], Sequence[str]]
+    export: str = "ALL"
+    environment: Mapping[str, str] = field(default_factory=lambda: job_environment(os.environ))
+    name: str = field(default="sbatch", init=False)
+
+    def submit(self, batch: Batch) -> Submission:
+        """See Scheduler.submit."""
+        argv = sbatch.argv(batch, self.options(batch), export=self.export)
+        try:
+            completed = self.slurm.runner(
+                argv, timeout=self.slurm.patience.submit, environment=self.environment
+            )
+        except CommandFailed as error:
+            if not error.started:
+                raise sbatch.refused(error.what, Answer.NOT_NOW, where="sbatch") from error
+            raise SubmitUncertain(
+                error.what, where="sbatch", remedy="the batch is looked up by its name"
+            ) from error
+        return submission(batch, sbatch.parse(completed))
+
+    def seek(self, batch: Batch, since: float) -> Sought:
+        """See Scheduler.seek."""
+        return self.slurm.seek(batch, since)
+
+    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
+        """See Scheduler.look_up."""
+        return self.slurm.look_up(job_ids, since)
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """See Scheduler.cancel."""
+        self.slurm.cancel(job_ids)
+
+    def close(self) -> None:
+        """Nothing is held between calls."""

@@ -1,0 +1,138 @@
+"""Ask Slurm about jobs, and end them: what the drmaa and sbatch backends share.
+
+A look-up costs one squeue, and one sacct where it can say more, however many jobs there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpcrunner.batch.batch import Batch
+from hpcrunner.schedulers import sacct, scancel, scontrol, squeue
+from hpcrunner.schedulers.command import CommandFailed, Completed, Runner, run
+from hpcrunner.schedulers.contract import (
+    SchedulerUnavailable,
+    Sighting,
+    Sought,
+    Submission,
+    Verdict,
+)
+from hpcrunner.schedulers.environment import query_environment
+from hpcrunner.schedulers.sightings import UNAVAILABLE, Health, sighting
+from hpcrunner.schedulers.states import meaning
+
+log = logging.getLogger(__name__)
+
+_JOB_ID = re.compile(r"\d+(?:_\d+)?")
+_REUSE = 86_400  # s before ``since`` from which an account is of another job with this id
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Time-outs in seconds. A controller that is away holds commands for 9 to 18 s."""
+
+    submit: float = 30.0
+    query: float = 25.0
+    cancel: float = 30.0
+
+
+@dataclass(slots=True)
+class Slurm:
+    """The cluster as this user's commands see it. ``accounting`` False: there is no slurmdbd."""
+
+    accounting: bool = True
+    patience: Patience = field(default_factory=Patience)
+    runner: Runner = run
+    environment: Mapping[str, str] = field(default_factory=lambda: query_environment(os.environ))
+    _told: set[str] = field(default_factory=set, repr=False)
+
+    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
+        """See Scheduler.look_up."""
+        asked = [job_id for job_id in dict.fromkeys(job_ids) if _JOB_ID.fullmatch(job_id)]
+        live = self._live() if asked else {}
+        open_ids = [i for i in asked if live is None or i not in live or self._ended(live[i].word)]
+        accounts = self._accounts(open_ids) if self.accounting and open_ids else None
+        health = Health(live is not None, (accounts is not None) if self.accounting else None)
+        # An id of another form was given by another scheduler: this one knows nothing of it.
+        seen = dict.fromkeys(job_ids, UNAVAILABLE)
+        for job_id in asked:
+            account = accounts.find(job_id) if accounts is not None else None
+            if account is not None and (account.submitted_at or since) < since - _REUSE:
+                account = None
+            if account is not None:
+                self._ended(account.word)
+            seen[job_id] = sighting((live or {}).get(job_id), account, health)
+        return seen
+
+    def seek(self, batch: Batch, since: float) -> Sought:
+        """See Scheduler.seek."""
+        live_answered = True
+        try:
+            jobs = squeue.parse(self._ask(squeue.argv(batch.name)))
+            bases = {job.base for job in jobs if job.name == batch.name}
+        except SchedulerUnavailable as error:
+            log.warning("%s", error)
+            live_answered, bases = False, set()
+        if not bases and self.accounting:
+            try:
+                accounts = sacct.parse(self._ask(sacct.argv_by_name(batch.name, since)))
+            except SchedulerUnavailable as error:
+                log.warning("%s", error)
+                return Sought(Verdict.UNAVAILABLE)
+            bases = {job.base for job in accounts.jobs.values()} | set(accounts.waiting)
+        if bases:
+            if len(bases) > 1:
+                log.error("%s was submitted %d times: jobs %s", batch.name, len(bases), bases)
+            return Sought(Verdict.FOUND, submission(batch, min(bases, key=int)))
+        return Sought(Verdict.NOT_FOUND if live_answered else Verdict.UNAVAILABLE)
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """See Scheduler.cancel."""
+        for argv in scancel.argvs(job_ids):
+            scancel.parse(self._ask(argv, timeout=self.patience.cancel))
+
+    def config(self) -> scontrol.ClusterConfig:
+        """What the cluster says of itself. Raises SchedulerUnavailable."""
+        return scontrol.parse(self._ask(scontrol.ARGV))
+
+    def _live(self) -> dict[str, squeue.LiveJob] | None:
+        try:
+            return squeue.by_id(squeue.parse(self._ask(squeue.argv())))
+        except SchedulerUnavailable as error:
+            log.warning("%s", error)
+            return None
+
+    def _accounts(self, job_ids: Sequence[str]) -> sacct.Accounts | None:
+        try:
+            return sacct.merged([sacct.parse(self._ask(argv)) for argv in sacct.argvs(job_ids)])
+        except SchedulerUnavailable as error:
+            log.warning("%s", error)
+            return None
+
+    def _ask(self, argv: Sequence[str], *, timeout: float | None = None) -> Completed:
+        try:
+            return self.runner(
+                argv, timeout=timeout or self.patience.query, environment=self.environment
+            )
+        except CommandFailed as error:
+            raise SchedulerUnavailable(
+                error.what, where=error.where, remedy=error.remedy
+            ) from error
+
+    def _ended(self, word: str) -> bool:
+        said = meaning(word)
+        if not said.known and word not in self._told:
+            self._told.add(word)
+            log.warning("Slurm's job state %s is new to hpcrunner: taken as running", word)
+        return said.ended
+
+
+def submission(batch: Batch, base: str) -> Submission:
+    """The batch's ids from the id that Slurm gave: ``123``, or ``123_1`` to ``123_N``."""
+    if batch.size == 1:
+        return Submission((base,))
+    return Submission(tuple(f"{base}_{index}" for index in range(1, batch.size + 1)))
