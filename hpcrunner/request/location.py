@@ -10,7 +10,7 @@ from hpcrunner.request.model import AwsCredentials
 Scheme = Literal["s3", "gs", "file", "http"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Location:
     """A resolved address.
 
@@ -26,6 +26,9 @@ class Location:
     endpoint: str = ""
     region: str = ""
     credentials: AwsCredentials | None = None
+
+    def __repr__(self) -> str:
+        return f"Location({str(self)!r})"  # an endpoint may be a signed URL
 
     def __str__(self) -> str:
         """The address for people and logs: no credentials, no URL user part, no query."""

@@ -46,7 +46,7 @@ class Artifact:
     mutable: bool
     unpack: bool | None = None
     qualified: str = ""
-    url: str = ""
+    url: str = field(default="", repr=False)  # may be signed, or hold a password
     bucket: str = ""
     key: str = ""
     credentials: AwsCredentials | None = None

@@ -142,7 +142,7 @@ def plan_from_json(text: str, *, where: str = "plan") -> Plan:
             setup=_setup(raw["setup"]),
             experiments=tuple(_experiment(e) for e in raw["experiments"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PlanError(
             f"not a plan ({type(error).__name__}: {error})",
             where=where,
@@ -160,6 +160,10 @@ def read_plan(batch_folder: Path) -> Plan:
             f"cannot read the plan ({error.strerror})",
             where=str(path),
             remedy="is the spool on a file system that this node sees?",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PlanError(
+            "not a plan (not UTF-8)", where=str(path), remedy="the spool may be damaged"
         ) from error
     return plan_from_json(text, where=str(path))
 

@@ -78,7 +78,7 @@ def record_from_json(text: str, *, where: str = "record") -> Record:
                 "saved": tuple(SavedArtifact(**s) for s in raw["saved"]),
             }
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(
             f"not a record ({type(error).__name__}: {error})",
             where=where,
