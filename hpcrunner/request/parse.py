@@ -1,0 +1,134 @@
+"""One message → a validated Request, or the header of a sealed one."""
+
+from __future__ import annotations
+
+import json
+
+from hpcrunner.request.decode import decode_message
+from hpcrunner.request.errors import RequestError
+from hpcrunner.request.lenient import Member
+from hpcrunner.request.model import Request, Resources, SealedRequest
+from hpcrunner.request.payload import (
+    read_args,
+    read_environment,
+    read_filename,
+    read_packages,
+    read_python_version,
+)
+from hpcrunner.request.stores import CONTAINER, MIN_INTERVAL, read_artifacts, read_store
+
+__all__ = ["RequestError", "parse_message", "read_resources"]
+
+MAX_KEY = 1024
+MAX_COUNT = 1_000_000  # of CPUs or GPUs
+MAX_SIZE = 10**18  # bytes
+MAX_EPOCH = 1e12
+
+
+def parse_message(body: bytes) -> Request | SealedRequest:
+    """Read a message as it came off a queue.
+
+    ``{"experiment": {...}, "config": {...}}`` is a Request; ``{"message": {"payload": …}}`` is
+    an encrypted one, of which only the clear header is read. Loose about types, unknown
+    members and what is null; strict about what would harm. Raises RequestError, and nothing
+    else whatever the bytes are.
+    """
+    root = Member(decode_message(body))
+    envelope = root.get("message")
+    if isinstance(envelope.value, dict) and "payload" in envelope.value:
+        return _sealed(envelope)
+    return _request(root.get("experiment"), root.get("config"))
+
+
+def read_resources(member: Member) -> Resources:
+    """``resources_needed``; null and missing members ask for nothing (one CPU, no GPU).
+
+    The number of GPUs is ``gpus``, or ``gpuCount`` where ``gpus`` is absent or 0: ``gpus``
+    counts whole cards in the Python client and in today's Go runner, in which ``gpuCount`` has
+    become a card's slots; only for a while was ``gpuCount`` the number of cards.
+    """
+    return Resources(
+        cpus=max(1, member.get("cpus").whole(MAX_COUNT)),
+        gpus=member.get("gpus").whole(MAX_COUNT) or member.get("gpuCount").whole(MAX_COUNT),
+        gpu_memory=_size(member.get("gpuMem")),
+        ram=_size(member.get("ram")),
+        hdd=_size(member.get("hdd")),
+    )
+
+
+def _request(experiment: Member, config: Member) -> Request:
+    if experiment.missing:
+        raise experiment.error("missing", remedy="send an object with the experiment's members")
+    artifacts = read_artifacts(experiment.get("artifacts"))
+    args = read_args(experiment.get("args"))
+    return Request(
+        key=_key(experiment.get("key")),
+        filename=read_filename(
+            experiment.get("filename"),
+            args,
+            containerised=any(a.tag == CONTAINER for a in artifacts),
+        ),
+        args=args,
+        artifacts=artifacts,
+        resources=read_resources(experiment.get("resources_needed")),
+        python_version=read_python_version(experiment.get("pythonver")),
+        python_packages=read_packages(experiment.get("pythonenv")),
+        pip=read_packages(config.get("pip")),
+        environment=read_environment(config.get("env")),
+        max_duration=_max_duration(experiment.get("max_duration")),
+        lifetime=config.get("experimentLifetime").duration(),
+        time_added=_epoch(experiment.get("time_added")),
+        save_interval=_interval(config.get("saveWorkspaceFrequency")),
+        storage=read_store(config.get("storage")),
+        database=read_store(config.get("database")),
+        owner=experiment.get("owner").line(),
+        project=_label(experiment.get("project")),
+        document=json.dumps(experiment.value, separators=(",", ":")),
+    )
+
+
+def _sealed(envelope: Member) -> SealedRequest:
+    return SealedRequest(
+        resources=read_resources(envelope.get("resources_needed")),
+        fingerprint=envelope.get("fingerprint").line(),
+        time_added=_epoch(envelope.get("time_added")),
+    )
+
+
+def _key(member: Member) -> str:
+    key = member.line(MAX_KEY)
+    if not key.strip():
+        raise member.error("missing", remedy="give every experiment a key of its own")
+    return key
+
+
+def _max_duration(member: Member) -> float | None:
+    seconds = member.duration()
+    if seconds is not None and seconds <= 0:
+        raise member.error("no time to run in", remedy="send a time above 0, or null for no limit")
+    return seconds
+
+
+def _interval(member: Member) -> float | None:
+    """Clients let tiny, zero and negative intervals mean "as often as you can": 1 s here."""
+    seconds = member.duration()
+    return None if seconds is None else max(seconds, MIN_INTERVAL)
+
+
+def _epoch(member: Member) -> float | None:
+    number = member.number()
+    if number is not None and abs(number) > MAX_EPOCH:
+        raise member.error("no time of this age", remedy="send seconds since 1970")
+    return number
+
+
+def _size(member: Member) -> int:
+    size = member.size()
+    if size > MAX_SIZE:
+        raise member.error("more than an exabyte", remedy="ask for what a node can have")
+    return size
+
+
+def _label(member: Member) -> str:
+    """``project`` may be of any type; only text and numbers name one."""
+    return "" if isinstance(member.value, (dict, list)) else member.line()

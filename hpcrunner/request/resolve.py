@@ -1,0 +1,313 @@
+"""Where a request's artifacts and its database record live.
+
+Local paths are taken as the message has them: they are read and written with the rights of the
+user whose jobs these are, which the payload has anyway. A site that runs requests of people
+whom that user does not trust must not run them under that user at all. What is refused here is
+a path that leaves the store it claims to be in.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hpcrunner.request.errors import RequestError, shown
+from hpcrunner.request.location import Location
+from hpcrunner.request.model import Artifact, AwsCredentials, Request, StoreConfig
+from hpcrunner.request.s3_endpoint import S3Endpoint, endpoint_of_host, endpoint_of_url, same_server
+from hpcrunner.request.stores import CONTAINER, checked_region
+
+SUPPORTED = "s3://host/bucket/key, gs://bucket/key, file:///path, http(s)://…"
+IMAGE_SCHEMES = frozenset({"shub", "docker", "dockerhub", "library", "oras"})
+# What the client's local store and database fall back to.
+LOCAL_ENDPOINT, LOCAL_BUCKET, LOCAL_DATABASE = "~", "storage", "studioml-meta"
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(.*)", re.IGNORECASE)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_GCS_TYPES = frozenset({"gs", "gcs", "gcloud"})
+
+
+def resolve_artifact(
+    request: Request,
+    artifact: Artifact,
+    *,
+    allow_env_secrets: bool = True,
+    home: str | None = None,
+) -> Location | None:
+    """The artifact's address with the credentials to use there.
+
+    None where it names no address at all, and for ``_singularity`` images of a registry.
+    Explicit ``bucket`` and ``key`` win over those in ``qualified``. Credentials are the
+    artifact's own, else those of ``config.storage``, else ``AWS_ACCESS_KEY_ID`` and
+    ``AWS_SECRET_ACCESS_KEY`` of ``config.env`` if ``allow_env_secrets`` (the Go runner's option
+    of that name; clients rely on it). ``~`` of a local store stands for ``home``, by default
+    the home folder of the user that asks. Raises RequestError.
+    """
+    where = f"experiment.artifacts.{artifact.tag}"
+    address = artifact.url or artifact.qualified
+    if not address:
+        return _in_storage(request, artifact, where, allow_env_secrets, home)
+    split = _SCHEME.fullmatch(address)
+    scheme = split[1].lower() if split else ""
+    rest = split[2] if split else ""
+    if scheme == "s3":
+        return _s3(request, artifact, rest, where, allow_env_secrets)
+    if scheme == "gs":
+        return _gs(artifact, *_host_and_path(rest), where)
+    if scheme == "file":
+        return _file(request, artifact, rest, where, home)
+    if scheme in ("http", "https"):
+        return _http(artifact, address, where)
+    if scheme in IMAGE_SCHEMES and artifact.tag == CONTAINER:
+        return None
+    raise RequestError(
+        f"no store is known by the address {shown(address.partition(':')[0])}",
+        where=where,
+        remedy=f"use {SUPPORTED}",
+    )
+
+
+def resolve_record(
+    request: Request, *, allow_env_secrets: bool = True, home: str | None = None
+) -> Location | None:
+    """The client's database record of the experiment, None where it has none we can write.
+
+    ``experiments/<key>`` in the bucket of an ``s3`` database, with the database's credentials,
+    those of a storage at the same endpoint, or those of ``config.env``; or below the folder of
+    a ``local`` one. Raises RequestError.
+    """
+    database = request.database
+    if database is None or database.type not in ("s3", "local"):
+        return None
+    if _climbs(request.key):
+        raise RequestError(
+            "climbs out of the database", where="experiment.key", remedy="send a key without .."
+        )
+    key = f"experiments/{request.key}"
+    where = "config.database"
+    if database.type == "local":
+        return _in_folder(database, database.bucket or LOCAL_DATABASE, key, where, home)
+    if not database.bucket:
+        return None
+    endpoint = endpoint_of_url(database.endpoint, where=f"{where}.endpoint")
+    storage = request.storage
+    shared = (
+        storage.credentials
+        if storage and storage.type == "s3" and same_server(storage.endpoint, database.endpoint)
+        else None
+    )
+    credentials = (
+        database.credentials or shared or _env_credentials(request, allowed=allow_env_secrets)
+    )
+    region = _region(request, endpoint, credentials, database)
+    return _bucket_location("s3", database.bucket, key, where, endpoint, region, credentials)
+
+
+def _in_storage(
+    request: Request, artifact: Artifact, where: str, allow_env_secrets: bool, home: str | None
+) -> Location | None:
+    """An artifact with a key but no URI: clients mean the key in their own storage."""
+    if not artifact.key:
+        return None
+    storage = request.storage
+    if storage and storage.type == "s3":
+        endpoint = endpoint_of_url(storage.endpoint, where="config.storage.endpoint")
+        credentials = _credentials(request, artifact, allowed=allow_env_secrets)
+        region = _region(request, endpoint, credentials, storage)
+        bucket = artifact.bucket or storage.bucket
+        return _bucket_location("s3", bucket, artifact.key, where, endpoint, region, credentials)
+    if storage and storage.type in _GCS_TYPES:
+        return _bucket_location("gs", artifact.bucket or storage.bucket, artifact.key, where)
+    if storage and storage.type == "local":
+        return _in_local_storage(storage, artifact, where, home)
+    raise RequestError(
+        "a key without an address", where=f"{where}.qualified", remedy=f"use {SUPPORTED}"
+    )
+
+
+def _s3(
+    request: Request, artifact: Artifact, rest: str, where: str, allow_env_secrets: bool
+) -> Location:
+    host, path = _host_and_path(rest)
+    storage = request.storage if request.storage and request.storage.type == "s3" else None
+    where_address = f"{where}.qualified"
+    if storage and same_server(storage.endpoint, host):
+        # Only config.storage knows whether it is https, and of a path before the bucket.
+        endpoint = endpoint_of_url(storage.endpoint, where="config.storage.endpoint")
+    elif host and not re.search(r"[.:]|^localhost$", host):
+        # A single word without a port is no server but a bucket, as the AWS tools write it.
+        path = f"{host}/{path}"
+        endpoint = endpoint_of_url(
+            storage.endpoint if storage else "", where="config.storage.endpoint"
+        )
+    else:
+        endpoint = endpoint_of_host(host, where=where_address)
+    in_path_bucket, _, in_path_key = path.partition("/")
+    credentials = _credentials(request, artifact, allowed=allow_env_secrets)
+    return _bucket_location(
+        "s3",
+        artifact.bucket or in_path_bucket,
+        artifact.key or in_path_key.lstrip("/"),
+        where,
+        endpoint,
+        _region(request, endpoint, credentials, storage),
+        credentials,
+    )
+
+
+def _gs(artifact: Artifact, host: str, path: str, where: str) -> Location:
+    return _bucket_location("gs", artifact.bucket or host, artifact.key or path, where)
+
+
+def _bucket_location(
+    scheme: str,
+    bucket: str,
+    key: str,
+    where: str,
+    endpoint: S3Endpoint | None = None,
+    region: str = "",
+    credentials: AwsCredentials | None = None,
+) -> Location:
+    if not _BUCKET.fullmatch(bucket):
+        raise RequestError(
+            f"{shown(bucket)} is no bucket" if bucket else "no bucket",
+            where=f"{where}.bucket",
+            remedy="name the bucket: letters, digits and . _ - only",
+        )
+    if not key:
+        raise RequestError("no key", where=f"{where}.key", remedy="name the object in the bucket")
+    return Location(
+        scheme="s3" if scheme == "s3" else "gs",
+        bucket=bucket,
+        key=key,
+        endpoint=endpoint.url if endpoint else "",
+        region=region,
+        credentials=credentials,
+    )
+
+
+def _file(
+    request: Request, artifact: Artifact, rest: str, where: str, home: str | None
+) -> Location:
+    """A local file.
+
+    The client writes ``file:/`` + an absolute path, so that its first folder looks like a
+    host: its own storage is named by ``config.storage`` and the key instead. The Go runner
+    reads an absolute path in ``key``.
+    """
+    storage = request.storage
+    if artifact.key and not artifact.key.startswith("/"):
+        if storage and storage.type == "local":
+            return _in_local_storage(storage, artifact, where, home)
+    elif artifact.key:
+        return _file_location(artifact.key, f"{where}.key")
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        rest = f"/{path}" if host in ("", "localhost") and slash else f"/{host}/{path}"
+    if not rest.startswith("/") or not rest.strip("/"):
+        raise RequestError(
+            "no absolute path", where=f"{where}.qualified", remedy="use file:///path/of/the/file"
+        )
+    return _file_location(rest, f"{where}.qualified")
+
+
+def _in_local_storage(
+    storage: StoreConfig, artifact: Artifact, where: str, home: str | None
+) -> Location:
+    if artifact.key.startswith("/") or _climbs(artifact.key):
+        raise RequestError(
+            "leaves the store's folder",
+            where=f"{where}.key",
+            remedy="send a relative path without ..",
+        )
+    bucket = artifact.bucket or storage.bucket or LOCAL_BUCKET
+    return _in_folder(storage, bucket, artifact.key, "config.storage", home)
+
+
+def _in_folder(store: StoreConfig, bucket: str, key: str, where: str, home: str | None) -> Location:
+    """``<endpoint>/<bucket>/<key>`` of a local store."""
+    root = store.endpoint or LOCAL_ENDPOINT
+    if root == "~" or root.startswith("~/"):
+        root = (home or str(Path.home())) + root[1:]
+    if not root.startswith("/"):
+        raise RequestError(
+            f"{shown(store.endpoint)} is no absolute folder",
+            where=f"{where}.endpoint",
+            remedy="a local store needs a folder that every node sees, from / or ~/ on",
+        )
+    if bucket.startswith("/") or _climbs(bucket):
+        raise RequestError(
+            "leaves the store's folder", where=f"{where}.bucket", remedy="name a folder inside it"
+        )
+    return _file_location(f"{root}/{bucket}/{key}", f"{where}.endpoint")
+
+
+def _file_location(path: str, where: str) -> Location:
+    if _climbs(path):
+        raise RequestError("holds ..", where=where, remedy="send the path that is meant")
+    return Location(scheme="file", key="/" + posixpath.normpath(path).lstrip("/"))
+
+
+def _http(artifact: Artifact, url: str, where: str) -> Location:
+    member = f"{where}.{'url' if artifact.url else 'qualified'}"
+    if artifact.mutable:
+        raise RequestError(
+            "a mutable artifact at an http address, which can only be read",
+            where=member,
+            remedy="keep mutable artifacts in an S3, Google or local store",
+        )
+    try:
+        split = urlsplit(url)
+        server = None if split.port == 0 else split.hostname
+    except ValueError:  # a port or an IPv6 address that is none
+        server = None
+    if not server or " " in url:
+        raise RequestError("no such address", where=member, remedy="send a whole URL")
+    name = split.path.rpartition("/")[2]
+    # The job side names the file after the key's last part.
+    key = artifact.tag if name in ("", ".", "..") else split.path.lstrip("/")
+    return Location(scheme="http", key=key, endpoint=url)
+
+
+def _credentials(request: Request, artifact: Artifact, *, allowed: bool) -> AwsCredentials | None:
+    storage = request.storage.credentials if request.storage else None
+    return artifact.credentials or storage or _env_credentials(request, allowed=allowed)
+
+
+def _env_credentials(request: Request, *, allowed: bool) -> AwsCredentials | None:
+    environment = dict(request.environment) if allowed else {}
+    access = environment.get("AWS_ACCESS_KEY_ID", "")
+    secret = environment.get("AWS_SECRET_ACCESS_KEY", "")
+    if not access or not secret:
+        return None
+    return AwsCredentials(access, secret, environment.get("AWS_SESSION_TOKEN", ""))
+
+
+def _region(
+    request: Request,
+    endpoint: S3Endpoint,
+    credentials: AwsCredentials | None,
+    store: StoreConfig | None,
+) -> str:
+    """The host's own region, else the nearest that the message names; "" is the store's default."""
+    named = (
+        endpoint.region
+        or (credentials.region if credentials else "")
+        or (store.region if store else "")
+    )
+    if named:
+        return named
+    region = dict(request.environment).get("AWS_DEFAULT_REGION", "")
+    return checked_region(region, where="config.env.AWS_DEFAULT_REGION")
+
+
+def _host_and_path(rest: str) -> tuple[str, str]:
+    """``//host/path`` → host and path, user part dropped, extra slashes tolerated."""
+    host, _, path = rest.removeprefix("//").partition("/")
+    return host.rpartition("@")[2], path.lstrip("/")
+
+
+def _climbs(path: str) -> bool:
+    return ".." in path.split("/")

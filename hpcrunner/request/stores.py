@@ -1,0 +1,141 @@
+"""Artifacts, stores and their credentials, in every dialect that clients have written."""
+
+from __future__ import annotations
+
+import re
+
+from hpcrunner.request.errors import RequestError, shown
+from hpcrunner.request.lenient import Member
+from hpcrunner.request.model import Artifact, AwsCredentials, StoreConfig
+
+WORKSPACE = "workspace"
+CONTAINER = "_singularity"  # names a container image; it is not fetched
+RESERVED = frozenset({"_runner"})  # the job side's own folder beside the artifacts'
+MAX_ARTIFACTS = 256
+MIN_INTERVAL = 1.0
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_REGION = re.compile(r"[A-Za-z0-9-]{0,64}")
+# From studioml <= 0.0.33 (flat aws_*), 0.0.34-0.0.40 (access_user), 0.0.41 on, the Go
+# runner's documents (secret_key), and AWS's own names.
+_ACCESS_KEY = ("access_key", "aws_access_key", "aws_access_key_id", "access_key_id", "access_user")
+_SECRET_KEY = (
+    "secret_access_key",
+    "secret_key",
+    "aws_secret_key",
+    "aws_secret_access_key",
+    "access_password",
+)
+_MAX_KEY = 1024
+_MAX_TOKEN = 16 * 1024  # session tokens run to several kilobytes
+
+
+def read_artifacts(member: Member) -> tuple[Artifact, ...]:
+    """``experiment.artifacts`` in message order; null entries are left out.
+
+    Raises RequestError where neither ``workspace`` nor ``_singularity`` is among them.
+    """
+    entries = [(tag, entry) for tag, entry in member.entries() if not entry.missing]
+    if len(entries) > MAX_ARTIFACTS:
+        raise member.error(f"{len(entries)} artifacts", remedy=f"at most {MAX_ARTIFACTS} allowed")
+    if not {WORKSPACE, CONTAINER} & {tag for tag, _ in entries}:
+        raise member.error(
+            "nothing to run",
+            remedy=f"send a {WORKSPACE} artifact with the code, or a {CONTAINER} image",
+        )
+    return tuple(_artifact(tag, entry) for tag, entry in entries)
+
+
+def read_store(member: Member) -> StoreConfig | None:
+    """``config.storage`` or ``config.database``; None where there is none."""
+    if member.missing:
+        return None
+    return StoreConfig(
+        type=member.get("type").line().strip().lower(),
+        endpoint=without_userinfo(member.get("endpoint").line().strip()),
+        bucket=member.get("bucket").line(),
+        region=_region(member.get("region", "region_name"))
+        or _region(_block(member).get("aws").get("region", "region_name")),
+        credentials=read_credentials(member),
+    )
+
+
+def read_credentials(owner: Member) -> AwsCredentials | None:
+    """The S3 keys that stand in ``owner.credentials.aws``, ``owner.credentials`` or ``owner``.
+
+    None where none of them names any. Half a pair is refused: it could only fail later, far
+    from whoever can mend it.
+    """
+    block = _block(owner)
+    for source in (block.get("aws"), block, owner):
+        access, secret = source.get(*_ACCESS_KEY), source.get(*_SECRET_KEY)
+        if access.missing and secret.missing:
+            continue
+        pair = access.line(_MAX_KEY), secret.line(_MAX_KEY)
+        if bool(pair[0]) != bool(pair[1]):
+            missing, there = (secret, access) if pair[0] else (access, secret)
+            raise missing.error(
+                f"missing beside {there.path.rpartition('.')[2]}", remedy="send both, or none"
+            )
+        return AwsCredentials(
+            access_key=pair[0],
+            secret_access_key=pair[1],
+            session_token=source.get("session_token").line(_MAX_TOKEN),
+            region=_region(source.get("region", "region_name")),
+        )
+    return None
+
+
+def without_userinfo(url: str) -> str:
+    """The URL without ``user:password@``, which no store reads and every log would show."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def checked_region(region: str, *, where: str) -> str:
+    """The region itself. Raises RequestError where it could not be part of a host's name."""
+    if not _REGION.fullmatch(region):
+        raise RequestError(
+            "is no region", where=where, remedy="send a region's name, such as us-west-2"
+        )
+    return region
+
+
+def _artifact(tag: str, member: Member) -> Artifact:
+    if not _TAG.fullmatch(tag) or tag in RESERVED:
+        raise _bad_tag(tag, member)
+    frequency = member.get("saveFrequency").duration()
+    return Artifact(
+        tag=tag,
+        mutable=member.get("mutable").truth() or False,
+        unpack=member.get("unpack").truth(),
+        qualified=without_userinfo(member.get("qualified").line().strip()),
+        url=member.get("url").line().strip(),
+        bucket=member.get("bucket").line(),
+        key=member.get("key").line(),
+        credentials=read_credentials(member),
+        save_frequency=max(frequency, MIN_INTERVAL) if frequency and frequency > 0 else None,
+    )
+
+
+def _bad_tag(tag: str, member: Member) -> RequestError:
+    if tag in RESERVED:
+        return member.error("a tag that the runner itself uses", remedy="choose another tag")
+    return RequestError(
+        f"{shown(tag)} is no artifact tag",
+        where="experiment.artifacts",
+        remedy="use up to 128 letters, digits and _ . - with a letter, digit or _ first",
+    )
+
+
+def _block(owner: Member) -> Member:
+    """``owner.credentials``; clients also write a word such as "none" there."""
+    block = owner.get("credentials")
+    return Member(None, block.path) if isinstance(block.value, str) else block
+
+
+def _region(member: Member) -> str:
+    return checked_region(member.line().strip(), where=member.path)
