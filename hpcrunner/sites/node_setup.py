@@ -1,0 +1,17 @@
+"""What the plan of a batch says about the site's nodes."""
+
+from __future__ import annotations
+
+from hpcrunner.request.plan import NodeSetup
+from hpcrunner.sites.site import Site
+
+
+def node_setup(site: Site, time_limit: int) -> NodeSetup:
+    """The node setup for a job of that time limit: seconds, 0 for none (as in JobSpec)."""
+    return NodeSetup(
+        scratch=site.scratch,
+        cache=site.cache,
+        interpreters=tuple(sorted(site.interpreters.items())),
+        time_limit=float(time_limit) if time_limit else None,
+        grace=site.grace,
+    )
