@@ -14,7 +14,7 @@ _FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList"
 _TIME = r"\d+|Unknown|None|N/A|"
 _ROW = re.compile(
     r"(?P<base>\d+)(?:_(?P<index>\d+)|_\[(?P<tasks>[^\]|]*)\])?(?:\+\d+)?(?P<step>\.[^|]+)?"
-    r"\|(?P<word>[A-Z_]+)\+?(?: by \S+)?\|(?P<exit>\d+):(?P<signal>\d+)"
+    r"\|(?P<word>[A-Z_]+)\+?(?: by \S+)?\|(?:(?P<exit>\d+):(?P<signal>\d+))?"
     rf"\|(?P<submit>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<node>.*)"
 )
 # Without a list of states, sacct leaves out what never became eligible: a job that was held
@@ -135,8 +135,8 @@ def _job(match: re.Match[str]) -> AccountedJob:
         base=match["base"],
         index=int(match["index"]) if match["index"] else None,
         word=match["word"],
-        exit_code=int(match["exit"]),
-        signal=int(match["signal"]),
+        exit_code=int(match["exit"] or 0),
+        signal=int(match["signal"] or 0),
         submitted_at=_time(match["submit"]),
         started_at=_time(match["start"]),
         ended_at=_time(match["end"]),

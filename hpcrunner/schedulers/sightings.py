@@ -63,8 +63,8 @@ def _of_live(job: LiveJob) -> Sighting:
         reason=said.reason,
         node=job.node,
         pending=job.pending if waiting and job.pending != "None" else "",
-        # What squeue shows of a waiting job is when it is expected to start.
-        started_at=None if waiting else job.started_at,
+        # For a job that never had a node this column is an expectation, or the end.
+        started_at=None if waiting or not job.node else job.started_at,
     )
 
 
@@ -79,7 +79,8 @@ def _of_account(job: AccountedJob) -> Sighting:
         state=said.state,
         word=word,
         reason=reason,
-        exit_code=job.exit_code if said.ended and job.signal == 0 else None,
+        # Slurm gives 0 to many a job that somebody else ended.
+        exit_code=job.exit_code if reason in _PLAIN and job.signal == 0 else None,
         signal=job.signal if signalled else None,
         node=job.node,
         started_at=job.started_at,

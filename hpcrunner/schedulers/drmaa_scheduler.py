@@ -1,0 +1,117 @@
+"""The ``drmaa`` backend: submissions through a DRMAA library, everything else by commands.
+
+DRMAA's own jobStatus and wait are not asked: they call a cancelled job a success, and a purged
+one whatever was seen last.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpcrunner.batch.batch import Batch
+from hpcrunner.schedulers import sbatch
+from hpcrunner.schedulers.contract import (
+    Sighting,
+    Sought,
+    Submission,
+    SubmitRefused,
+    SubmitUncertain,
+)
+from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession
+from hpcrunner.schedulers.refusals import Answer, answer_of, in_words
+from hpcrunner.schedulers.slurm import Slurm
+
+_ARRAY_INDEX = "$drmaa_incr_ph$"
+_ID = re.compile(r"(\d+(?:_\d+)?)(?:\.[A-Za-z0-9_-]+)?")
+
+# Of these slurm-drmaa and the DRMAA specification say that nothing was submitted. All others,
+# InternalException first, may come after the controller has taken the job.
+_NEVER = frozenset(
+    {
+        "AuthorizationException",
+        "ConflictingAttributeValuesException",
+        "InvalidArgumentException",
+        "InvalidAttributeFormatException",
+        "InvalidAttributeValueException",
+        "InvalidJobTemplateException",
+        "UnsupportedAttributeException",
+    }
+)
+
+
+@dataclass(slots=True)
+class DrmaaScheduler:
+    """Submit by DRMAA; ``native_specification`` gives a batch's resources in its words."""
+
+    slurm: Slurm
+    session: DrmaaSession
+    native_specification: Callable[[Batch], str]
+    name: str = field(default="drmaa", init=False)
+
+    def submit(self, batch: Batch) -> Submission:
+        """See Scheduler.submit."""
+        native = self.native_specification(batch)
+        try:
+            ids = self.session.submit(
+                name=batch.name,
+                # exec: signals must reach the script, not the shell that slurm-drmaa puts before.
+                script=f"exec {shlex.quote(str(batch.script))}",
+                folder=str(batch.folder),
+                output=sbatch.output_pattern(batch, _ARRAY_INDEX),
+                native=native,
+                size=batch.size,
+                timeout=self.slurm.patience.submit,
+            )
+        except ChildLost as error:
+            raise _uncertain(error.what) from error
+        except DrmaaRefusal as error:
+            raise _judged(error) from error
+        matches = [_ID.fullmatch(job_id) for job_id in ids]
+        job_ids = tuple(match[1] for match in matches if match)
+        if len(job_ids) != batch.size:
+            raise _uncertain(f"answered {len(ids)} ids for {batch.size} tasks")
+        return Submission(job_ids)
+
+    def seek(self, batch: Batch, since: float) -> Sought:
+        """See Scheduler.seek."""
+        return self.slurm.seek(batch, since)
+
+    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
+        """See Scheduler.look_up."""
+        return self.slurm.look_up(job_ids, since)
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """See Scheduler.cancel."""
+        self.slurm.cancel(job_ids)
+
+    def close(self) -> None:
+        """End the child that holds the session."""
+        self.session.close()
+
+
+def _judged(error: DrmaaRefusal) -> SubmitRefused | SubmitUncertain:
+    """What a DRMAA exception says of the submission."""
+    words = re.sub(r"^code \d+: ", "", error.text)
+    if not error.sent:
+        # The library, or its session, could not be had: nothing of the batch is to blame.
+        blamed = error.kind in _NEVER
+        return sbatch.refused(
+            f"{error.kind}: {words}", Answer.NEVER if blamed else Answer.NOT_NOW, where="drmaa"
+        )
+    if error.kind in _NEVER:
+        return sbatch.refused(in_words(words), Answer.NEVER, where="drmaa")
+    if error.kind in ("TryLaterException", "NoActiveSessionException"):
+        return sbatch.refused(in_words(words), Answer.NOT_NOW, where="drmaa")
+    if error.kind == "DeniedByDrmException":
+        # The controller's own no; of its reasons only some pass.
+        passing = answer_of(words) is Answer.NOT_NOW
+        answer = Answer.NOT_NOW if passing else Answer.NEVER
+        return sbatch.refused(in_words(words), answer, where="drmaa")
+    return _uncertain(f"{error.kind}: {words}")
+
+
+def _uncertain(what: str) -> SubmitUncertain:
+    return SubmitUncertain(what, where="drmaa", remedy="the batch is looked up by its name")
