@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 LAST_LINES = 20
@@ -51,6 +52,11 @@ class Tail:
             self._line.clear()
         self._line += last[: _LINE_BYTES - len(self._line)]
 
+    @property
+    def at_line_start(self) -> bool:
+        """Whether the stream so far ended with a line break, or is empty."""
+        return not self._line and not self._returned
+
     def last(self) -> tuple[str, ...]:
         """The last lines as text, oldest first, each cut at LINE_WIDTH characters."""
         lines = [*self._whole, bytes(self._line)] if self._line else list(self._whole)
@@ -94,6 +100,13 @@ class Tee:
                 _write_all(self._log, chunk)
             except OSError:
                 self._log = None  # the log's own file system is full; the artifact goes on
+
+    def note(self, text: str) -> None:
+        """Add a line of ours to the output file: the artifact is all that a client gets to see."""
+        if self._file is not None:
+            with suppress(OSError):
+                start = b"" if self.tail.at_line_start else b"\n"
+                _write_all(self._file, start + text.encode("utf-8", "replace") + b"\n")
 
     def finish(self, timeout: float) -> None:
         """Wait for the end of the pipe; a process that still holds it is not waited for longer."""
