@@ -47,7 +47,7 @@ class Admission:
 def admit(body: bytes, site: Site, now: float) -> Admission:
     """Parse a message and place it.
 
-    Raises RequestError (not a sound request), NoFit (no partition can hold it), ContainerError
+    Raises RequestError (not a sound request), NoFit (no partition can hold it), ImageRefused
     (its image cannot run here) or NotAdmitted (sealed, or its lifetime is over).
     """
     request = parse_message(body)
@@ -66,7 +66,12 @@ def admit(body: bytes, site: Site, now: float) -> Admission:
             remedy="submit it again, with a longer lifetime",
             reason=Reason.LIFETIME_EXPIRED,
         )
-    spec = place(request, site)
+    spec = place(
+        request.resources,
+        site,
+        max_duration=request.max_duration,
+        lifetime=request.lifetime,
+    )
     image = request.artifact("_singularity")
     words = exec_words(site.container, image.qualified, spec.gpus) if image else ()
     admission = Admission(request, spec, words)

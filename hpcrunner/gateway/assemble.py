@@ -7,10 +7,9 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from hpcrunner.gateway.dispatch import Dispatch
-from hpcrunner.gateway.gateway import Gateway, Limits
+from hpcrunner.gateway.gateway import NO_LIMITS, Gateway, Limits
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import SpoolLock
@@ -27,7 +26,7 @@ _LOCK_PATIENCE = 2.0
 
 def spool_of(site: Site) -> Spool:
     """The site's spool, not yet prepared."""
-    return Spool(Path(site.spool))
+    return Spool(site.spool_path)
 
 
 def experiment_id() -> str:
@@ -37,7 +36,7 @@ def experiment_id() -> str:
 
 @contextmanager
 def open_gateway(
-    site: Site, options: QueueOptions, limits: Limits = Limits()
+    site: Site, options: QueueOptions, limits: Limits = NO_LIMITS
 ) -> Iterator[tuple[Gateway, Journal]]:
     """A gateway over the site's spool, its own submit queue, and the queues of ``options``.
 

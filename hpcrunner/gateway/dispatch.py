@@ -114,7 +114,7 @@ class Dispatch:
         )
         for spec, members in waiting.items():
             while members and room > 0:
-                size = min(len(members), limits.max_array_tasks, room)
+                size = min(len(members), limits.largest_array, room)
                 group, members = members[:size], members[size:]
                 room -= size
                 yield spec, group

@@ -31,6 +31,9 @@ class Limits:
     idle: float = 0.0
 
 
+NO_LIMITS = Limits()
+
+
 class Gateway:
     """The parts put together; ``step`` does one round, ``run`` goes on until told to stop."""
 
@@ -43,7 +46,7 @@ class Gateway:
         *,
         max_jobs: int,
         clock: Callable[[], float],
-        limits: Limits = Limits(),
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._journal = journal
         self._intake = intake

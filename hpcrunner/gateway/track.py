@@ -44,9 +44,9 @@ class Track:
         self._scheduler = scheduler
         self._clock = clock
         self._patience = Patience(
-            record=site.accounting.record_wait,
+            record=site.record_wait,
             accounting=site.accounting.wait,
-            absence=site.accounting.lost_after,
+            absence=site.lost_after,
             has_accounting=site.accounting.mode != "none",
         )
         self.period = Period(site.polling.floor, site.polling.ceiling)

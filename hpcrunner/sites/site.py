@@ -337,6 +337,16 @@ class Site(Part):
         description="How long a submission whose fate is unknown may stay invisible before it is "
         "made again.",
     )
+    record_wait: Seconds = Field(
+        default=90.0,
+        description="How long a job's record may show late on the shared file system before its "
+        "ending is judged without it.",
+    )
+    lost_after: Seconds = Field(
+        default=300.0,
+        description="How long a job without a record must be unknown to every healthy witness, "
+        "without a break, before it counts as lost.",
+    )
     defaults: Defaults = Field(
         default=Defaults(), description="What a job gets where the request does not say."
     )

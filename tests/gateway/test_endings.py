@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpcrunner.gateway.endings import CONTRARY, Patience, Evidence, judge
+from hpcrunner.gateway.endings import CONTRARY, Evidence, Patience, judge
 from hpcrunner.gateway.experiment import State
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
