@@ -73,6 +73,7 @@ def _install_packages(packages: list[str]) -> None:
         raise CannotHere(f"no apt-get here; install these by hand: {' '.join(packages)}")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    print("installing", *packages, file=sys.stderr)
     with _no_services():
         done = _quietly(command, environ)
         if done.returncode != 0:
@@ -117,7 +118,6 @@ def _has_ensurepip() -> bool:
 
 
 def _quietly(argv: list[str], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    print("+", " ".join(argv), file=sys.stderr) if argv[0] == "apt-get" else None
     return subprocess.run(
         argv,
         env=environ,

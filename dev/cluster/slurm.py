@@ -77,7 +77,9 @@ def start(layout: Layout, changed: bool) -> None:
             process.stop(layout, daemon)
     process.start(layout, database)
     process.wait_until(layout, "slurmdbd", lambda: accounting.answers(layout), 60)
-    accounting.ensure(layout)
+    if process.running(layout, "slurmctld") is None:
+        # Before slurmctld starts, which reads the records once and is told of changes only.
+        accounting.ensure(layout)
     for daemon in others:
         process.start(layout, daemon)
     process.wait_until(layout, "slurmctld", lambda: _nodes_ready(layout), 90)
