@@ -72,6 +72,8 @@ def sbatch_directives(batch: Batch, site: Site) -> tuple[Directive, ...]:
     if batch.size > 1:
         words.append(Directive("array", f"1-{batch.size}"))
     words.append(Directive("output", output_pattern(batch)))
+    # A requeued job keeps the output of its first run; the login node's limits stay there.
+    words += [Directive("open-mode", "append"), Directive("propagate", "NONE")]
     words.append(Directive("chdir", str(batch.folder)))
     words.append(Directive("export", site.export))
     return tuple(words)

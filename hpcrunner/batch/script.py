@@ -55,6 +55,7 @@ def render_script(batch: Batch, site: Site) -> str:
         "prologue": tuple(trusted(lines) for lines in site.prologue),
         "python": quote(site.python, what="python"),
         "folder": quote(str(batch.folder), what="spool"),
+        "cpus": Word(str(batch.spec.cpus)),
         "index": _index(batch, SLURM_INDEX if slurm else LOCAL_INDEX),
     }
     environment = _environment(site.templates)

@@ -17,6 +17,7 @@ FORBIDDEN = {
     "error": "the output belongs into the batch's folder",
     "input": "a job reads nothing",
     "open-mode": "the output belongs into the batch's folder",
+    "propagate": "jobs take the limits of their node",
     "array": "hpcrunner makes the arrays",
     "chdir": "a job starts in its batch's folder",
     "export": "use the key export",

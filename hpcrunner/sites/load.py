@@ -25,15 +25,22 @@ def load_site(name_or_path: str | Path) -> Site:
     the user's folder (``$XDG_CONFIG_HOME/hpcrunner/sites``, by default below ``~/.config``),
     then among the shipped sites. Raises SiteError with a line for each mistake.
     """
-    text = os.fspath(name_or_path)
-    if isinstance(name_or_path, Path) or "/" in text or text.endswith((_SUFFIX, ".yml")):
-        return read_site(Path(text))
+    if isinstance(name_or_path, Path):
+        return read_site(name_or_path)
+    return read_site(site_file(name_or_path))
+
+
+def site_file(name_or_path: str) -> Path:
+    """The file that ``load_site`` reads for a name. Raises SiteError for an unknown one."""
+    text = name_or_path
+    if "/" in text or text.endswith((_SUFFIX, ".yml")):
+        return Path(text)
     folders = site_folders()
     for folder in folders:
         path = folder / f"{text}{_SUFFIX}"
         if _NAME.fullmatch(text) and path.is_file():
-            return read_site(path)
-    known = known_sites()
+            return path
+    known = site_names()
     near = difflib.get_close_matches(text, known, n=1)
     hint = f", nearest: {near[0]}" if near else ""
     looked = " and ".join(str(folder) for folder in folders)
@@ -63,12 +70,24 @@ def read_site(path: Path) -> Site:
         raise SiteError(validation_problems(error, Site, where, document.line)) from None
 
 
+def with_spool(site: Site, spool: str) -> Site:
+    """The site with another spool, say the command line's, judged like the file's.
+
+    Raises SiteError.
+    """
+    try:
+        return Site.model_validate({**dict(site), "spool": spool})
+    except ValidationError as error:
+        problems = validation_problems(error, Site, f"site {site.name}", lambda place: 1)
+        raise SiteError([problem.replace(" (line 1)", "") for problem in problems]) from None
+
+
 def site_folders() -> tuple[Path, ...]:
     """Where names are looked for, in that order."""
     config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(config) / "hpcrunner" / "sites", data_folder("site-configs")
 
 
-def known_sites() -> list[str]:
+def site_names() -> list[str]:
     """All names that can be loaded."""
     return sorted({path.stem for folder in site_folders() for path in folder.glob(f"*{_SUFFIX}")})

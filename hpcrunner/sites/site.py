@@ -235,8 +235,8 @@ class Site(Part):
     description: Text = Field(default="", description="For people.")
     scheduler: Literal["auto", "drmaa", "sbatch", "local"] = Field(
         default="auto",
-        description="`auto` takes DRMAA if its library loads and answers, else sbatch; `local` "
-        "runs jobs on this machine.",
+        description="`auto` takes DRMAA if its library loads and answers and can carry all "
+        "`directives`, else sbatch; `local` runs jobs on this machine.",
     )
     spool: LoginPath = Field(
         default="~/.hpcrunner",
@@ -368,6 +368,12 @@ class Site(Part):
     def spool_path(self) -> Path:
         """The spool as a path."""
         return Path(self.spool)
+
+    @property
+    def lost_on_drmaa(self) -> tuple[str, ...]:
+        """A line for each directive that slurm-drmaa cannot carry; ``auto`` takes sbatch then."""
+        own = [partition.directives for partition in self.partitions]
+        return drmaa_refuses(word for words in (self.directives, *own) for word in words)
 
     @model_validator(mode="after")
     def _consistent(self) -> Site:
