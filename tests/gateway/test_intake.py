@@ -1,0 +1,143 @@
+"""Intake: written down before it is settled, and nothing bad blocks or vanishes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hpcrunner.gateway.experiment import State
+from hpcrunner.gateway.journal import JournalError
+from hpcrunner.request.reasons import Reason
+
+
+def test_a_message_is_journalled_before_it_is_settled(
+    parts: Any, message: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.pile.put(message("a"))
+    seen: list[int] = []
+    accept = parts.pile.accept
+
+    def watch(deliveries: Any) -> None:
+        seen.append(parts.journal.count_live())
+        accept(deliveries)
+
+    monkeypatch.setattr(parts.pile, "accept", watch)
+    assert parts.intake.drain(10) == 1
+    assert seen == [1]
+
+
+def test_what_cannot_be_journalled_is_not_settled(
+    parts: Any, message: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise JournalError("disk full")
+
+    parts.pile.put(message("a"))
+    monkeypatch.setattr(parts.journal, "add", full)
+    with pytest.raises(JournalError):
+        parts.intake.drain(10)
+    assert parts.pile.accepted == []
+
+
+def test_a_redelivered_message_that_is_journalled_already_is_settled_without_a_second_row(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    parts.pile.put(message("a"))
+    parts.intake.drain(10)
+    parts.pile.put(message("a"), redelivered=True)
+    assert parts.intake.drain(10) == 1
+    assert len(parts.journal.live()) == 1
+    assert len(parts.pile.accepted) == 2
+
+
+def test_a_client_that_sends_the_same_experiment_again_gets_it_run_again(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    parts.pile.put(message("a"))
+    parts.pile.put(message("a"))
+    parts.intake.drain(10)
+    assert len(parts.journal.live()) == 2
+
+
+def test_no_more_is_taken_than_asked_for(parts: Any, message: Callable[..., bytes]) -> None:
+    for i in range(5):
+        parts.pile.put(message(f"e{i}"))
+    assert parts.intake.drain(2) == 2
+    assert len(parts.pile.waiting) == 3
+
+
+def without_workspace(body: bytes) -> bytes:
+    document = json.loads(body)
+    del document["experiment"]["artifacts"]["workspace"]
+    return json.dumps(document).encode()
+
+
+def with_member(body: bytes, name: str, value: object) -> bytes:
+    document = json.loads(body)
+    document["experiment"][name] = value
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda _: b"\x00\xff not json", "message"),
+        (lambda _: b"[1, 2]", "message"),
+        (lambda _: b"", "message"),
+        (lambda _: b"[" * 100_000, "message"),
+        (lambda _: b'"' + b"x" * (33 << 20) + b'"', "message"),
+        (without_workspace, "artifacts"),
+        (lambda b: with_member(b, "filename", "../../x"), "filename"),
+        (lambda b: with_member(b, "args", ["a\x00b"]), "args"),
+        (lambda b: with_member(b, "max_duration", "soon"), "max_duration"),
+        (lambda b: with_member(b, "resources_needed", {"cpus": -1}), "cpus"),
+        (lambda b: with_member(b, "resources_needed", {"ram": "much"}), "ram"),
+        (lambda b: with_member(b, "resources_needed", {"ram": "900g"}), "cpu"),
+        (lambda b: with_member(b, "resources_needed", {"gpus": 3}), "GPU"),
+    ],
+)
+def test_a_bad_message_is_set_aside_with_one_line_and_the_queue_goes_on(
+    parts: Any, message: Callable[..., bytes], spoil: Callable[[bytes], bytes], said: str
+) -> None:
+    bad = spoil(message("bad"))
+    parts.pile.put(bad)
+    parts.pile.put(message("good"))
+    assert parts.intake.drain(10) == 2
+    (good,) = parts.journal.live()
+    assert good.key == "good"
+    (aside,) = [e for e in parts.journal.recent(10) if e.state is State.REJECTED]
+    assert aside.reason is Reason.REJECTED
+    assert said in aside.text
+    assert "\n" not in aside.text
+    assert len(aside.text) < 600
+    assert parts.journal.message(aside.id) == bad
+
+
+def test_what_was_set_aside_keeps_the_key_its_sender_knows(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    parts.pile.put(with_member(message("mine"), "filename", "/etc/passwd"))
+    parts.intake.drain(10)
+    assert [e.key for e in parts.journal.find("mine")] == ["mine"]
+
+
+def test_an_expired_lifetime_is_never_started(parts: Any, message: Callable[..., bytes]) -> None:
+    document = json.loads(message("late"))
+    document["config"]["experimentLifetime"] = "-10m"
+    document["experiment"]["time_added"] = parts.clock.now
+    parts.pile.put(json.dumps(document).encode())
+    parts.intake.drain(10)
+    (aside,) = parts.journal.recent(10)
+    assert (aside.state, aside.reason) == (State.REJECTED, Reason.LIFETIME_EXPIRED)
+
+
+def test_no_credential_is_logged_with_a_refused_message(
+    parts: Any, message: Callable[..., bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    parts.pile.put(with_member(message("bad"), "filename", "../x"))
+    parts.intake.drain(10)
+    assert "set aside" in caplog.text
+    assert "hush-hush" not in caplog.text
