@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.sites.site import Container
+from hpcrunner.sites.parts import Container
 
 # What Apptainer and Singularity pull themselves.
 _PULLED = ("docker", "oras", "library", "shub")

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.model import Resources
-from hpcrunner.sites.site import Gpu, Partition, Site
+from hpcrunner.sites.parts import Gpu, Partition
+from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
 from hpcrunner.sites.values import MIB
 
