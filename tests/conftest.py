@@ -1,0 +1,118 @@
+"""The development cluster as tests use it: real parts, an ordinary user, or a skip that says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STATE = Path(os.environ.get("HPCRUNNER_DEV_DIR") or "/var/tmp/hpcrunner-dev")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Facts of the running cluster (its cluster.json), and commands run as its ordinary user."""
+
+    facts: Mapping[str, Any]
+
+    @property
+    def user(self) -> str:
+        return str(self.facts["user"]["name"])
+
+    @property
+    def home(self) -> Path:
+        return Path(self.facts["user"]["home"])
+
+    @property
+    def bin(self) -> Path:
+        """The user's own installation of this checkout: a wheel in a venv."""
+        return Path(self.facts["user"]["venv"]) / "bin"
+
+    @property
+    def drmaa_library(self) -> str | None:
+        library = os.environ.get("DRMAA_LIBRARY_PATH") or self.facts["drmaa"]["library"]
+        return str(library) if library and Path(library).exists() else None
+
+    def argv(self, argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> list[str]:
+        """The words that run ``argv`` as the user, in a fresh environment."""
+        variables = {
+            "HOME": str(self.home),
+            "USER": self.user,
+            "LOGNAME": self.user,
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            **{k: v for k, v in os.environ.items() if k.startswith(("PIP_", "UV_", "SSL_CERT"))},
+            **(env or {}),
+        }
+        words = [f"{name}={value}" for name, value in variables.items()]
+        return ["runuser", "-u", self.user, "--", "env", "-i", *words, *map(str, argv)]
+
+    def run(
+        self,
+        *argv: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 120,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run as the user and wait; with ``check``, a failure shows what was printed."""
+        done = subprocess.run(
+            self.argv(argv, env),
+            cwd=cwd or self.home,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{argv} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
+        return done
+
+    def start(
+        self, *argv: str | Path, log: Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start as the user, output into a file."""
+        with log.open("ab") as out:
+            return subprocess.Popen(
+                self.argv(argv, env), cwd=self.home, stdout=out, stderr=out, start_new_session=True
+            )
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The running development cluster; skips where there is none."""
+    if os.geteuid() != 0:
+        pytest.skip("the development cluster needs root")
+    facts = STATE / "cluster.json"
+    if not facts.exists():
+        pytest.skip(f"no development cluster at {STATE}: 'make cluster' starts it")
+    found = Cluster(json.loads(facts.read_text()))
+    answer = subprocess.run(["sinfo", "-h"], capture_output=True, timeout=30)
+    if answer.returncode:
+        pytest.skip("the development cluster is down: 'make cluster' starts it")
+    if not (found.bin / "hpcrunner").exists():
+        pytest.skip("hpcrunner is not installed for the cluster's user: 'make cluster' does it")
+    return found
+
+
+@pytest.fixture
+def workdir(cluster: Cluster) -> Iterator[Path]:
+    """A folder of the ordinary user, gone after the test."""
+    owner = pwd.getpwnam(cluster.user)
+    parent = cluster.home / "tests"
+    folder = parent / secrets.token_hex(4)
+    for made in (parent, folder):
+        made.mkdir(mode=0o700, exist_ok=True)
+        os.chown(made, owner.pw_uid, owner.pw_gid)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
