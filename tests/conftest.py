@@ -1,4 +1,4 @@
-"""The development cluster as tests use it: real parts, an ordinary user, or a skip that says why."""
+"""The development cluster as tests use it: real parts, an ordinary user, or a skip."""
 
 from __future__ import annotations
 

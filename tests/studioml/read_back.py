@@ -4,8 +4,8 @@ Arguments: the client's config file, the experiment's key, a folder, and the art
 """
 
 import json
-import os
 import sys
+from pathlib import Path
 
 from studio import model
 
@@ -17,14 +17,13 @@ with model.get_db_provider(model.get_config(config_file)) as database:
     told["time_started"] = experiment.time_started
     told["time_finished"] = experiment.time_finished
     for tag in tags:
-        target = os.path.join(folder, key, tag)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        database.get_artifact(experiment.artifacts[tag], local_path=target)
-        if os.path.isfile(target):
-            with open(target) as file:
-                told[tag] = {"file": file.read()}
-        elif os.path.isdir(target):
-            told[tag] = {"folder": sorted(os.listdir(target))}
+        target = Path(folder, key, tag)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        database.get_artifact(experiment.artifacts[tag], local_path=str(target))
+        if target.is_file():
+            told[tag] = {"file": target.read_text()}
+        elif target.is_dir():
+            told[tag] = {"folder": sorted(entry.name for entry in target.iterdir())}
         else:
             told[tag] = None
 print("READ " + json.dumps(told))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -128,10 +127,11 @@ def gateway(
     shipped = (REPOSITORY / "site-configs" / "development-cluster.yaml").read_text()
     site = customer.folder / "site.yaml"
     site.write_text(
-        shipped.replace("scheduler: auto", f"scheduler: {request.param}")
-        + f"\nspool: {customer.folder}/spool\n"
+        shipped.replace("scheduler: auto", f"scheduler: {request.param}").replace(
+            "spool: ~/.hpcrunner", f"spool: {customer.folder}/spool"
+        )
     )
-    os.chmod(site, 0o644)
+    site.chmod(0o644)
     process = cluster.start(
         cluster.bin / "hpcrunner",
         "gateway",
