@@ -17,5 +17,7 @@ class RequestError(HpcrunnerError):
 
 def shown(value: object, most: int = 60) -> str:
     """An untrusted value for an error's text: quoted, escaped, and cut to ``most`` characters."""
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return "a huge number"  # str() refuses some, and is slow on the rest
     text = str(value)
     return repr(text) if len(text) <= most else repr(text[:most]) + "…"

@@ -67,7 +67,7 @@ class Member:
         if isinstance(self.value, str):
             return [self]
         if not isinstance(self.value, list):
-            raise self.error(f"{self._kind()} where a list is needed")
+            raise self.error(f"is {self._kind()}", remedy="send a list")
         return [
             Member(value, f"{self.path}[{index}]")
             for index, value in enumerate(self.value)
@@ -79,7 +79,7 @@ class Member:
         if self.value is None:
             return ""
         if isinstance(self.value, (dict, list)):
-            raise self.error(f"{self._kind()} where text is needed")
+            raise self.error(f"is {self._kind()}", remedy="send text")
         text = str(self.value)
         if _SURROGATE.search(text):
             raise self.error("half of a UTF-16 pair, which is not text", remedy="send UTF-8")
@@ -104,9 +104,7 @@ class Member:
         elif isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise self.error(
-                f"{self._kind()} is no count here", remedy=f"send a whole number from 0 to {most}"
-            )
+            raise self.error(f"is {self._kind()}", remedy=f"send a whole number from 0 to {most}")
         return value
 
     def number(self) -> float | None:
@@ -120,7 +118,7 @@ class Member:
         except (ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            raise self.error(f"{self._kind()} is no number", remedy="send a finite number")
+            raise self.error(f"is {self._kind()}", remedy="send a finite number")
         return number
 
     def truth(self) -> bool | None:
@@ -130,7 +128,7 @@ class Member:
         word = str(self.value).lower()
         if isinstance(self.value, (bool, int, str)) and word in _TRUTHS:
             return _TRUTHS[word]
-        raise self.error(f"{self._kind()} is not a yes or no", remedy="send true, false or null")
+        raise self.error(f"is {self._kind()}", remedy="send true, false or null")
 
     def duration(self) -> float | None:
         """Seconds, or None for null and ""."""
@@ -140,7 +138,7 @@ class Member:
         """Bytes; 0 for null and ""."""
         return 0 if self._unset() else self._measured(parse_bytes)
 
-    def error(self, what: str, *, remedy: str = "") -> RequestError:
+    def error(self, what: str, *, remedy: str) -> RequestError:
         """The error to raise for this member."""
         return RequestError(what, where=self.path, remedy=remedy)
 
@@ -157,7 +155,7 @@ class Member:
         if self.value is None:
             return {}
         if not isinstance(self.value, dict):
-            raise self.error(f"{self._kind()} where an object is needed")
+            raise self.error(f"is {self._kind()}", remedy="send an object")
         return self.value
 
     def _child(self, value: object, name: str) -> Member:
@@ -171,7 +169,7 @@ class Member:
         if isinstance(self.value, (int, float)):
             return f"the number {shown(self.value, 24)[1:-1]}"
         if isinstance(self.value, str):
-            return "the text sent"
+            return "text"
         return "a list" if isinstance(self.value, list) else "an object"
 
 

@@ -31,7 +31,9 @@ _SECRET_WORD = re.compile(
     re.IGNORECASE,
 )
 # An option (--token=…) or a query's member (?token=…) may have a shorter one.
-_SECRET_OPTION = re.compile(r"(?:.*[-_])?(?:key|token|secret|pass(?:word|wd|phrase)?|credentials?)", re.IGNORECASE)
+_SECRET_OPTION = re.compile(
+    r"(?:.*[-_])?(?:key|token|secret|pass(?:word|wd|phrase)?|credentials?)", re.IGNORECASE
+)
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _HINT = re.compile(r"key|token|secret|pass|credential|authorization|signature|@", re.IGNORECASE)
 _USERINFO = re.compile(r'(://)[^/\s"<>]*@')
