@@ -1,0 +1,168 @@
+"""The job side as the batch script starts it: a real process on real folders."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcrunner.request.location import Location
+from hpcrunner.request.plan import (
+    LOGS,
+    PLAN_NAME,
+    NodeSetup,
+    Plan,
+    PlannedArtifact,
+    PlannedExperiment,
+)
+from hpcrunner.request.record import Record, record_from_json
+
+PATIENCE = 60.0
+
+
+def wait_for(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """The condition's first true value; fails after ``patience`` seconds."""
+    until = time.monotonic() + patience
+    while not (value := condition()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+    return value
+
+
+def tar_of(files: dict[str, str | bytes]) -> bytes:
+    """A plain tar with these members, as the client makes them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@dataclass
+class Node:
+    """A batch folder, a file store and a scratch folder; runs the job side on them."""
+
+    folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def batch(self) -> Path:
+        return self.folder / "batch"
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / "scratch"
+
+    @property
+    def home(self) -> Path:
+        """STUDIOML_HOME of task 1."""
+        return self.scratch / f"hpcrunner-{os.getuid()}" / "b0b0-1"
+
+    def location(self, name: str) -> Location:
+        return Location("file", str(self.store / name))
+
+    def put(self, name: str, files: dict[str, str | bytes]) -> Location:
+        """Store an archive."""
+        (self.store / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.store / name).write_bytes(tar_of(files))
+        return self.location(name)
+
+    def members(self, name: str) -> dict[str, bytes]:
+        """What a saved archive holds, files only."""
+        with tarfile.open(self.store / name) as tar:
+            return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+
+    def artifact(self, tag: str, mutable: bool = True, **more: Any) -> PlannedArtifact:
+        more.setdefault("location", self.location(f"{tag}.tar"))
+        return PlannedArtifact(tag=tag, mutable=mutable, unpack=True, **more)
+
+    def script(self, text: str, *args: str, **more: Any) -> PlannedExperiment:
+        """An experiment that runs this Python text, with output and modeldir to save."""
+        return self.experiment({"train.py": text}, args=args, **more)
+
+    def experiment(self, files: dict[str, str | bytes], **more: Any) -> PlannedExperiment:
+        workspace = PlannedArtifact("workspace", self.put("workspace.tar", files), False, True)
+        usual = {
+            "id": "0123456789ab",
+            "key": "k",
+            "name": "k-1",
+            "attempt": 1,
+            "filename": "train.py",
+            "args": (),
+            "artifacts": (workspace, self.artifact("output"), self.artifact("modeldir")),
+        }
+        return PlannedExperiment(**{**usual, **more})
+
+    def write(self, *experiments: PlannedExperiment, **setup: Any) -> None:
+        """Write the batch as the gateway does."""
+        usual = {"scratch": str(self.scratch), "cache": str(self.folder / "cache")}
+        plan = Plan("b0b0", NodeSetup(**{**usual, **setup}), experiments)
+        (self.batch / LOGS).mkdir(parents=True, exist_ok=True)
+        (self.batch / PLAN_NAME).write_text(plan.to_json())
+
+    def start(self, index: int = 1, **environ: str) -> subprocess.Popen[bytes]:
+        """Start the job side of a task; its output goes to the task's log."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+        with (self.batch / LOGS / f"{index}.out").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "hpcrunner.job", str(self.batch), str(index)],
+                env={**env, **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def run(self, *experiments: PlannedExperiment, setup: dict[str, Any] | None = None) -> Record:
+        """Write the batch, run task 1 to its end, and read its record."""
+        self.write(*experiments, **(setup or {}))
+        self.start().wait(PATIENCE)
+        return self.record()
+
+    def record(self, index: int = 1) -> Record:
+        path = self.batch / "records" / f"{index}.json"
+        assert path.exists(), self.log(index)
+        return record_from_json(path.read_text())
+
+    def log(self, index: int = 1) -> str:
+        return (self.batch / LOGS / f"{index}.out").read_text()
+
+    def events(self, index: int = 1) -> list[dict[str, Any]]:
+        path = self.batch / "events" / str(index)
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def event(self, name: str, index: int = 1) -> dict[str, Any] | None:
+        """The first event of that name, or None."""
+        if not (self.batch / "events" / str(index)).exists():
+            return None
+        return next((e for e in self.events(index) if e["event"] == name), None)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path / "node with 'blanks'")
+    made.store.mkdir(parents=True)
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE)

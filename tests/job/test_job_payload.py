@@ -1,0 +1,137 @@
+"""The payload's words and environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcrunner.job.payload import (
+    PayloadNotStarted,
+    PythonHome,
+    payload_environment,
+    payload_words,
+)
+from hpcrunner.job.workspace import Workspace
+from hpcrunner.request.plan import PlannedExperiment
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path, tmp_path / "experiments" / "k", True)
+    (made.cwd / "sub").mkdir(parents=True)
+    for name in ("train.py", "sub/train.py", "-c", "a b;$(x).py"):
+        (made.cwd / name).touch()
+    return made
+
+
+def experiment(**more: Any) -> PlannedExperiment:
+    usual = {"id": "1", "key": "k", "name": "k", "attempt": 2, "filename": "train.py"}
+    return PlannedExperiment(**{**usual, "args": (), "artifacts": (), **more})
+
+
+def test_a_script_and_its_arguments_stay_words(workspace: Workspace) -> None:
+    words = payload_words(experiment(args=("3", "a b", "$(id)")), "/py", workspace)
+    assert words == ("/py", "train.py", "3", "a b", "$(id)")
+
+
+@pytest.mark.parametrize("name", ["sub/train.py", "./train.py", "a b;$(x).py"])
+def test_a_filename_inside_the_workspace_is_taken_as_it_is(workspace: Workspace, name: str) -> None:
+    assert payload_words(experiment(filename=name), "/py", workspace) == ("/py", name)
+
+
+def test_a_filename_cannot_be_an_option_of_the_interpreter(workspace: Workspace) -> None:
+    words = payload_words(experiment(filename="-c", args=("import os",)), "/py", workspace)
+    assert words == ("/py", "./-c", "import os")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/passwd", "sub/../../x", "x\0y", "gone.py", "sub"]
+)
+def test_a_filename_that_is_no_file_of_the_workspace_is_refused(
+    workspace: Workspace, name: str
+) -> None:
+    with pytest.raises(PayloadNotStarted):
+        payload_words(experiment(filename=name), "/py", workspace)
+
+
+def test_a_module_is_run_by_its_name(workspace: Workspace) -> None:
+    words = payload_words(experiment(filename="-m", args=("pkg.mod", "1")), "/py", workspace)
+    assert words == ("/py", "-m", "pkg.mod", "1")
+    with pytest.raises(PayloadNotStarted):
+        payload_words(experiment(filename="-m"), "/py", workspace)
+
+
+def test_a_containers_words_go_first_with_the_nodes_folders(workspace: Workspace) -> None:
+    exec_words = ("apptainer", "exec", "--bind=@ROOT@:@ROOT@", "--pwd", "@WORKSPACE@", "i.sif")
+    words = payload_words(experiment(exec_words=exec_words), "python3", workspace)
+    root = workspace.root
+    assert words[2:5] == (f"--bind={root}:{root}", "--pwd", str(workspace.cwd))
+    assert words[6:] == ("python3", "train.py")
+    alone = payload_words(experiment(exec_words=exec_words, filename=None), "python3", workspace)
+    assert alone == words[:6]
+    with pytest.raises(PayloadNotStarted):
+        payload_words(experiment(filename=None), "/py", workspace)
+
+
+def environment(workspace: Workspace, job: dict[str, str], **more: Any) -> dict[str, str]:
+    return payload_environment(experiment(**more), workspace, PythonHome("/py"), job)[0]
+
+
+def test_the_jobs_environment_goes_through_untouched(workspace: Workspace) -> None:
+    job = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "7", "PYTHONPATH": "/m"}
+    result = environment(workspace, job)
+    assert {name: result[name] for name in job} == job
+
+
+def test_config_env_is_expanded_from_the_jobs_environment_only(workspace: Workspace) -> None:
+    config = (("PATH", "%PATH%:./bin"), ("A", "1"), ("B", "%A%-%EMPTY%-100%%"), ("C", "$HOME`id`"))
+    result = environment(workspace, {"PATH": "/bin", "EMPTY": ""}, environment=config)
+    assert result["PATH"] == "/bin:./bin"
+    assert result["B"] == "%A%-%EMPTY%-100%%"
+    assert result["C"] == "$HOME`id`"
+
+
+def test_config_env_cannot_override_what_is_the_schedulers_or_ours(workspace: Workspace) -> None:
+    names = [
+        "SLURM_JOB_ID",
+        "SLURM_NEW",
+        "CUDA_VISIBLE_DEVICES",
+        "STUDIOML_HOME",
+        "STUDIOML_EXPERIMENT",
+        "STUDIOML_ARTIFACT_MAPPING",
+        "TMPDIR",
+        "A=B",
+        "",
+    ]
+    config = tuple((name, "hostile") for name in names)
+    result, refused = payload_environment(
+        experiment(environment=config),
+        workspace,
+        PythonHome("/py"),
+        {"SLURM_JOB_ID": "7", "STUDIOML_ARTIFACT_MAPPING": "/x"},
+    )
+    assert list(refused) == names
+    assert "hostile" not in result.values()
+    assert "STUDIOML_ARTIFACT_MAPPING" not in result
+    assert result["STUDIOML_EXPERIMENT"] == "k"
+    assert result["STUDIOML_ATTEMPT"] == "2"
+
+
+def test_a_virtual_environment_goes_before_the_jobs_path(workspace: Workspace) -> None:
+    python = PythonHome("/v/bin/python", "/v")
+    job = {"PATH": "/bin", "PYTHONHOME": "/x", "VIRTUAL_ENV": "/other"}
+    result, _ = payload_environment(experiment(), workspace, python, job)
+    assert result["PATH"] == "/v/bin:/bin"
+    assert result["VIRTUAL_ENV"] == "/v"
+    assert "PYTHONHOME" not in result
+    assert "VIRTUAL_ENV" not in environment(workspace, job)
+
+
+def test_thread_counts_follow_the_cpus_unless_somebody_set_them(workspace: Workspace) -> None:
+    job = {"OMP_NUM_THREADS": "1"}
+    result = environment(workspace, job, cpus=4)
+    assert result["OMP_NUM_THREADS"] == "1"
+    assert result["MKL_NUM_THREADS"] == "4"
+    assert "MKL_NUM_THREADS" not in environment(workspace, {}, cpus=1)
