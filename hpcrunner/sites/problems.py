@@ -134,9 +134,10 @@ def _type_at(model: type[BaseModel], place: Place) -> tuple[Any, Sequence[Any]]:
         else:
             field = annotation.model_fields[step]
             annotation, metadata = field.annotation, field.metadata
+    annotation = _without_none(annotation)
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)
-    return (annotation if metadata else _plain(annotation)), metadata
+    return annotation, metadata
 
 
 def _plain(annotation: Any) -> Any:

@@ -58,6 +58,13 @@ def _time(value: Any) -> Any:
         raise ValueError from None
 
 
+def _finite_time(value: Any) -> Any:
+    time = _time(value)
+    if time is None:
+        raise ValueError
+    return time
+
+
 def _rate(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -149,7 +156,7 @@ Memory = Annotated[
 ]
 TimeLimit = Annotated[int | None, BeforeValidator(_time), Allowed(f"a Slurm time: {FORMS}")]
 Allowance = Annotated[
-    int, BeforeValidator(_time), Field(ge=0), Allowed("a Slurm time: 10 (minutes), 00:10:00")
+    int, BeforeValidator(_finite_time), Field(ge=0), Allowed("a Slurm time: 10 (minutes), 00:10:00")
 ]
 SubmitRate = Annotated[Rate, BeforeValidator(_rate), Allowed("count/time: 10/1s, 60/1m, 500/h")]
 SlurmName = Annotated[

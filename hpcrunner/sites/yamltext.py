@@ -75,8 +75,8 @@ def read(text: str) -> Document:
 
     Raises YamlProblem.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return Document({}, None)
@@ -91,8 +91,6 @@ def read(text: str) -> Document:
         raise YamlProblem(f"a character that YAML forbids ({error.reason})", line) from error
     except ValueError as error:  # an explicit tag (``!!int x``) that does not fit
         raise YamlProblem(str(error), 1) from error
-    finally:
-        loader.dispose()
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node | None, int]:
