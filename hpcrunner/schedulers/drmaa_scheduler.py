@@ -7,11 +7,11 @@ one whatever was seen last.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.batch.native import NativeRefused, output_pattern, remote_command
 from hpcrunner.schedulers import sbatch
 from hpcrunner.schedulers.contract import (
     Sighting,
@@ -24,7 +24,6 @@ from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSes
 from hpcrunner.schedulers.refusals import Answer, answer_of, in_words
 from hpcrunner.schedulers.slurm import Slurm
 
-_ARRAY_INDEX = "$drmaa_incr_ph$"
 _ID = re.compile(r"(\d+(?:_\d+)?)(?:\.[A-Za-z0-9_-]+)?")
 
 # Of these slurm-drmaa and the DRMAA specification say that nothing was submitted. All others,
@@ -53,14 +52,16 @@ class DrmaaScheduler:
 
     def submit(self, batch: Batch) -> Submission:
         """See Scheduler.submit."""
-        native = self.native_specification(batch)
+        try:
+            native = self.native_specification(batch)
+        except NativeRefused as error:
+            raise SubmitRefused(error.what, where=error.where, remedy=error.remedy) from error
         try:
             ids = self.session.submit(
                 name=batch.name,
-                # exec: signals must reach the script, not the shell that slurm-drmaa puts before.
-                script=f"exec {shlex.quote(str(batch.script))}",
+                script=remote_command(batch),
                 folder=str(batch.folder),
-                output=sbatch.output_pattern(batch, _ARRAY_INDEX),
+                output=output_pattern(batch),
                 native=native,
                 size=batch.size,
                 timeout=self.slurm.patience.submit,

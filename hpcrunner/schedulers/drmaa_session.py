@@ -88,8 +88,8 @@ class DrmaaSession:
         """Run ``script`` as a job, or as an array 1 to ``size``; the ids as the library says them.
 
         ``script`` is a line of bash: slurm-drmaa puts it into a script of its own. ``output`` is
-        a path with DRMAA's placeholders. Raises ChildLost (submitted or not, nobody knows) and
-        DrmaaRefusal.
+        a path, with Slurm's ``%a`` for the index. Raises ChildLost (nobody knows whether it was
+        submitted) and DrmaaRefusal.
         """
         if self._tasks >= _TASKS_A_CHILD:
             self.close()

@@ -13,38 +13,14 @@ from hpcrunner.schedulers.refusals import Answer, answer_of, in_words
 _ID = re.compile(r"(\d+)(?:;[A-Za-z0-9_.-]+)?")
 
 
-def argv(batch: Batch, options: Sequence[str], *, export: str = "ALL") -> list[str]:
-    """The submission of ``batch``; ``options`` are its resources and the site's own words.
+def argv(batch: Batch, options: Sequence[str]) -> list[str]:
+    """The submission of ``batch``; ``options`` are what it asks for, its name included.
 
-    ``export`` is ``--export``'s value: ALL stands for the environment that sbatch itself is
-    given, which holds no more than who the user is. The login node's limits are not handed on
-    to the job (``--propagate``), nor its working directory.
+    The login node's limits are not handed on to the job (``--propagate``), and a requeued job
+    keeps its earlier output (``--open-mode``).
     """
-    words = [
-        "sbatch",
-        "--parsable",
-        *options,
-        # After the options: nothing of a site's may replace the marker or the output's place.
-        f"--job-name={batch.name}",
-        f"--comment={batch.comment}",
-        f"--chdir={batch.folder}",
-        f"--output={output_pattern(batch, '%a')}",
-        "--open-mode=append",
-        f"--export={export}",
-        "--propagate=NONE",
-    ]
-    if batch.size > 1:
-        words.append(f"--array=1-{batch.size}")
-    return [*words, str(batch.script)]
-
-
-def output_pattern(batch: Batch, task: str) -> str:
-    """The output file's name; ``task`` is the scheduler's word for an array task's index.
-
-    ``%`` in the path is doubled, since Slurm reads replacement symbols in it.
-    """
-    folder = str(batch.logs).replace("%", "%%")
-    return f"{folder}/{task if batch.size > 1 else 1}.out"
+    fixed = ("--open-mode=append", "--propagate=NONE")
+    return ["sbatch", "--parsable", *options, *fixed, str(batch.script)]
 
 
 def parse(completed: Completed) -> str:

@@ -19,19 +19,18 @@ from hpcrunner.schedulers.slurm import Slurm, submission
 class SbatchScheduler:
     """Submit by sbatch.
 
-    ``options`` gives a batch's resources as sbatch options. ``export`` is ``--export``'s value;
-    ``environment`` is what sbatch is given, and with it, under ALL, the job.
+    ``options`` gives all that sbatch is asked for a batch, as argv words. ``environment`` is what
+    sbatch is given, and with it, under ``--export=ALL``, the job.
     """
 
     slurm: Slurm
     options: Callable[[Batch], Sequence[str]]
-    export: str = "ALL"
     environment: Mapping[str, str] = field(default_factory=lambda: job_environment(os.environ))
     name: str = field(default="sbatch", init=False)
 
     def submit(self, batch: Batch) -> Submission:
         """See Scheduler.submit."""
-        argv = sbatch.argv(batch, self.options(batch), export=self.export)
+        argv = sbatch.argv(batch, self.options(batch))
         try:
             completed = self.slurm.runner(
                 argv, timeout=self.slurm.patience.submit, environment=self.environment

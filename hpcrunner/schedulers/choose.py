@@ -1,0 +1,87 @@
+"""Which backend a site gets, and why."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from hpcrunner.batch.batch import Batch
+from hpcrunner.batch.native import native_specification, sbatch_words
+from hpcrunner.schedulers.contract import Scheduler, SchedulerUnavailable
+from hpcrunner.schedulers.drmaa_scheduler import DrmaaScheduler
+from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession, Hello
+from hpcrunner.schedulers.local import LocalScheduler, Slots
+from hpcrunner.schedulers.sbatch_scheduler import SbatchScheduler
+from hpcrunner.schedulers.slurm import Slurm
+from hpcrunner.sites.directives import drmaa_refuses
+from hpcrunner.sites.site import Site
+
+log = logging.getLogger(__name__)
+
+_HELLO_TIMEOUT = 30.0
+
+
+def open_scheduler(site: Site, spool: Path) -> Scheduler:
+    """The site's backend, open; the log says which and why. ``spool`` is the spool's folder.
+
+    ``scheduler: auto`` takes DRMAA if its library loads and answers, else sbatch. Raises
+    SchedulerUnavailable where ``scheduler: drmaa`` cannot be had.
+    """
+    if site.scheduler == "local":
+        slots = Slots(site.local.cpus, site.local.memory)
+        log.info("scheduler local: %d CPUs of this machine", slots.cpus)
+        return LocalScheduler(spool / "local", slots)
+    slurm = Slurm(accounting=site.accounting.mode != "none")
+    if site.scheduler == "sbatch":
+        log.info("scheduler sbatch: named by the site")
+        return _sbatch(site, slurm)
+    if site.scheduler == "auto" and (refused := _refused(site)):
+        log.info("scheduler sbatch: DRMAA cannot carry the site's directives (%s)", refused)
+        return _sbatch(site, slurm)
+    library = site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
+    session = DrmaaSession(library)
+    try:
+        hello = _hello(session)
+    except SchedulerUnavailable as error:
+        session.close()
+        if site.scheduler == "drmaa":
+            raise
+        log.info("scheduler sbatch: no DRMAA (%s)", error.what)
+        return _sbatch(site, slurm)
+    log.info("scheduler drmaa: %s, %s", hello.implementation, hello.drms)
+
+    def native(batch: Batch) -> str:
+        return native_specification(batch, site)
+
+    return DrmaaScheduler(slurm, session, native)
+
+
+def _sbatch(site: Site, slurm: Slurm) -> SbatchScheduler:
+    return SbatchScheduler(slurm, lambda batch: sbatch_words(batch, site))
+
+
+def _hello(session: DrmaaSession) -> Hello:
+    """What the library says of itself. Raises SchedulerUnavailable."""
+    try:
+        hello = session.hello(_HELLO_TIMEOUT)
+    except (ChildLost, DrmaaRefusal) as error:
+        raise SchedulerUnavailable(
+            error.what,
+            where="DRMAA",
+            remedy="name the library with the key drmaa.library or DRMAA_LIBRARY_PATH, and "
+            "install hpcrunner[drmaa]",
+        ) from error
+    # Other DRMAs have DRMAA libraries too, but nobody here could look their jobs up.
+    if not hello.drms.upper().startswith("SLURM"):
+        raise SchedulerUnavailable(
+            f"a library of {hello.drms or 'an unnamed DRM'}, not of Slurm",
+            where="DRMAA",
+            remedy="name slurm-drmaa's libdrmaa.so with the key drmaa.library",
+        )
+    return hello
+
+
+def _refused(site: Site) -> str:
+    words = [*site.directives, *(word for part in site.partitions for word in part.directives)]
+    return "; ".join(drmaa_refuses(words))
