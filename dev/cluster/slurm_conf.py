@@ -118,7 +118,6 @@ def slurmdbd_conf(layout: Layout, secrets: Secrets, database: str) -> str:
         f"AuthInfo=socket={layout.munge_socket}",
         f"PidFile={layout.slurm / 'run' / 'slurmdbd.pid'}",
         "DebugLevel=info",
-        "CommitDelay=0",
         "StorageType=accounting_storage/mysql",
         f"StorageHost={LOOPBACK}",
         f"StoragePort={layout.mariadb_port}",
