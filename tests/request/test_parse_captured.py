@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-
 from hpcrunner.request.model import AwsCredentials, Request, Resources, SealedRequest
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.plan_experiment import plan_experiment
