@@ -1,0 +1,34 @@
+#!/bin/bash
+#SBATCH --job-name=hpcr-0123456789ab
+#SBATCH --comment=hpcrunner:0123456789ab
+#SBATCH --partition=cpu
+#SBATCH --account=research
+#SBATCH --nodes=1-1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=2
+#SBATCH --mem=2048
+#SBATCH --time=00:04:00
+#SBATCH --no-requeue
+#SBATCH --array=1-100
+#SBATCH --output=/home/user/.hpcrunner/batches/0123456789ab/logs/%a.out
+#SBATCH --open-mode=append
+#SBATCH --propagate=NONE
+#SBATCH --chdir=/home/user/.hpcrunner/batches/0123456789ab
+#SBATCH --export=NONE
+
+umask 077
+
+# A bare environment (--export=NIL) has neither; bash knows both without exporting them.
+[ -n "${HOME:-}" ] || HOME=~
+export HOME PATH
+
+# What only the submitting side needed, and what would make bash run files unasked.
+unset BASH_ENV ENV DRMAA_LIBRARY_PATH SLURM_DRMAA_CONF SLURM_DRMAA_USE_SLURMDBD ${!SBATCH_*}
+
+# An srun in the payload would take the submission's --export, and from Slurm 22.05 one CPU.
+# Through DRMAA, Slurm does not set SLURM_CPUS_PER_TASK either.
+export SLURM_EXPORT_ENV=ALL
+export SLURM_CPUS_PER_TASK=2 SRUN_CPUS_PER_TASK=2
+
+# By exec the job side is the process that the scheduler signals and waits for.
+exec /opt/hpcrunner/bin/python -I -m hpcrunner.job /home/user/.hpcrunner/batches/0123456789ab "${SLURM_ARRAY_TASK_ID:?is not set: not started as an array}"

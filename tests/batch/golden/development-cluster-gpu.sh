@@ -1,0 +1,34 @@
+#!/bin/bash
+#SBATCH --job-name=hpcr-0123456789ab
+#SBATCH --comment=hpcrunner:0123456789ab
+#SBATCH --partition=gpu
+#SBATCH --account=research
+#SBATCH --nodes=1-1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=4096
+#SBATCH --time=24:02:00
+#SBATCH --gres=gpu:a100:2
+#SBATCH --no-requeue
+#SBATCH --output=/home/user/.hpcrunner/batches/0123456789ab/logs/1.out
+#SBATCH --open-mode=append
+#SBATCH --propagate=NONE
+#SBATCH --chdir=/home/user/.hpcrunner/batches/0123456789ab
+#SBATCH --export=NONE
+
+umask 077
+
+# A bare environment (--export=NIL) has neither; bash knows both without exporting them.
+[ -n "${HOME:-}" ] || HOME=~
+export HOME PATH
+
+# What only the submitting side needed, and what would make bash run files unasked.
+unset BASH_ENV ENV DRMAA_LIBRARY_PATH SLURM_DRMAA_CONF SLURM_DRMAA_USE_SLURMDBD ${!SBATCH_*}
+
+# An srun in the payload would take the submission's --export, and from Slurm 22.05 one CPU.
+# Through DRMAA, Slurm does not set SLURM_CPUS_PER_TASK either.
+export SLURM_EXPORT_ENV=ALL
+export SLURM_CPUS_PER_TASK=4 SRUN_CPUS_PER_TASK=4
+
+# By exec the job side is the process that the scheduler signals and waits for.
+exec /opt/hpcrunner/bin/python -I -m hpcrunner.job /home/user/.hpcrunner/batches/0123456789ab 1
