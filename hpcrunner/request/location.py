@@ -10,7 +10,7 @@ from hpcrunner.request.model import AwsCredentials
 Scheme = Literal["s3", "gs", "file", "http"]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class Location:
     """A resolved address.
 

@@ -11,6 +11,7 @@ from hpcrunner.request.payload import unquoted
         ("10", ["10"]),
         ("--lr=0.1", ["--lr=0.1"]),
         ("'a b'", ["a b"]),
+        ("'a' 'b'", ["a", "b"]),
         ("''", [""]),
         ("", []),
         ("--lr 0.1 --epochs 3", ["--lr", "0.1", "--epochs", "3"]),

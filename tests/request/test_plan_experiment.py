@@ -44,7 +44,7 @@ def test_results_are_saved_every_ten_minutes_where_the_client_says_nothing(
 
 
 def test_a_container_image_is_no_artifact_of_the_plan(message: Messages) -> None:
-    image = {"qualified": "shub://vsoch/hello-world"}
+    image = {"qualified": "s3://10.0.0.7:9000/store/image.sif"}
     request = read(message(experiment__artifacts___singularity=image))
     planned = plan_experiment(request, id="x", attempt=1)
     assert [a.tag for a in planned.artifacts] == ["workspace", "output"]

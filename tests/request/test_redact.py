@@ -25,6 +25,7 @@ Captured = Callable[[str], bytes]
             "pip install git+https://****@github.com/o/r",
         ),
         (f"git://{HUSH}@github.com/o/r", "git://****@github.com/o/r"),
+        (f"git://{HUSH}/x@github.com/o/r", "git://****@github.com/o/r"),
         (f"export AWS_SECRET_ACCESS_KEY={HUSH} x", "export AWS_SECRET_ACCESS_KEY=****"),
         (f"MY_TOKENS={HUSH}", "MY_TOKENS=****"),
         (f"PASSWD={HUSH}\nnext\n", "PASSWD=****\nnext\n"),
