@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from hpcrunner.job.interpreter import Interpreter
 from hpcrunner.job.requirements import EnvironmentFailed, Requirements
@@ -58,30 +57,31 @@ def build(
     phases: Sequence[Requirements],
     environ: Mapping[str, str],
     log: Path,
-) -> None:
+) -> bool:
     """Build a virtual environment in ``target``, a folder that does not exist yet.
 
     ``phases`` are installed one after another, later ones winning. The installers' output goes
-    to ``log``. Raises EnvironmentFailed with its last lines, and OSError.
+    to ``log``. False where pins contradict each other and were installed all the same. Raises EnvironmentFailed with its last lines, and OSError.
     """
     uv = _uv(environ)
-    with _private_log(log) as out:
-        try:
-            if uv:
-                words = [uv, "venv", "--no-project", "--python", interpreter.path, str(target)]
-            else:
-                words = [interpreter.path, "-I", "-m", "venv", str(target)]
-            _run(words, log.parent, environ, out)
-            for number, requirements in enumerate(phases, start=1):
-                if requirements.lines:
-                    listed = _write_list(log.parent / f"requirements-{number}.txt", requirements)
-                    _install(uv, target, listed, requirements.frozen, environ, out)
-        except BuildError as error:
-            raise EnvironmentFailed(
-                f"{error}: {' | '.join(last_lines(log))}",
-                where="Python environment",
-                remedy="can this node reach the package index, and does it have these versions?",
-            ) from error
+    resolved = True
+    try:
+        if uv:
+            words = [uv, "venv", "--no-project", "--python", interpreter.path, str(target)]
+        else:
+            words = [interpreter.path, "-I", "-m", "venv", str(target)]
+        _run(words, environ, log)
+        for number, requirements in enumerate(phases, start=1):
+            if requirements.lines:
+                listed = _write_list(log.parent / f"requirements-{number}.txt", requirements)
+                resolved &= _install(uv, target, listed, requirements.frozen, environ, log)
+    except BuildError as error:
+        raise EnvironmentFailed(
+            f"{error}: {' | '.join(last_lines(log))}",
+            where="Python environment",
+            remedy="can this node reach the package index, and does it have these versions?",
+        ) from error
+    return resolved
 
 
 def last_lines(log: Path) -> tuple[str, ...]:
@@ -99,36 +99,44 @@ def _install(
     listed: Path,
     frozen: bool,
     environ: Mapping[str, str],
-    out: BinaryIO,
-) -> None:
-    """Install a list; once more where that fails, without resolving where its pins conflict."""
+    log: Path,
+) -> bool:
+    """Install a list; once more where that fails, without resolving where its pins conflict.
+
+    Returns whether the list was resolved.
+    """
     python = str(target / "bin" / "python")
     if uv:
         words = [uv, "pip", "install", "--python", python, "--requirement", str(listed)]
     else:
         pip = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
         words = [*pip, "--requirement", str(listed)]
-    before = out.tell()
+    said_before = log.stat().st_size
     try:
-        _run(words, listed.parent, environ, out)
+        _run(words, environ, log)
     except BuildError:
-        with Path(out.name).open("rb") as said:
-            said.seek(before)
-            conflict = _CONFLICT.search(said.read()) is not None
+        with log.open("rb") as file:
+            file.seek(said_before)
+            conflict = _CONFLICT.search(file.read()) is not None
         if conflict and not frozen:
             raise  # the request itself is at fault: a second try says the same
         if conflict:
             words.append("--no-deps")
         else:
             time.sleep(RETRY_PAUSE)
-        _run(words, listed.parent, environ, out)
+        _run(words, environ, log)
+        return not conflict
+    return True
 
 
-def _run(words: Sequence[str], cwd: Path, environ: Mapping[str, str], out: BinaryIO) -> None:
+def _run(words: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+    """Run an installer in the log's folder, where no project of the user's can steer it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    out = os.open(log, flags, 0o600)
     try:
         builder = subprocess.Popen(
             words,
-            cwd=cwd,
+            cwd=log.parent,
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -137,6 +145,8 @@ def _run(words: Sequence[str], cwd: Path, environ: Mapping[str, str], out: Binar
         )
     except OSError as error:
         raise BuildError(f"{words[0]} cannot be started ({error.strerror})") from error
+    finally:
+        os.close(out)
     try:
         code = builder.wait()
     except BaseException:  # a stop broke in: no installer may live on
@@ -144,8 +154,6 @@ def _run(words: Sequence[str], cwd: Path, environ: Mapping[str, str], out: Binar
             os.killpg(builder.pid, signal.SIGKILL)
         builder.wait()
         raise
-    finally:
-        out.seek(0, os.SEEK_END)
     if code != 0:
         raise BuildError(f"{Path(words[0]).name} ended with {code}")
 
@@ -156,10 +164,6 @@ def _write_list(path: Path, requirements: Requirements) -> Path:
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in requirements.lines)
     return path
-
-
-def _private_log(path: Path) -> BinaryIO:
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", 0)
 
 
 def _uv(environ: Mapping[str, str]) -> str | None:

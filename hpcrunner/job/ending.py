@@ -47,6 +47,8 @@ _STATUS = {
     Reason.ENVIRONMENT_FAILED: 78,
 }
 FAULT_STATUS = 70
+# What schedulers send to every process of a job that is to end.
+_FROM_SCHEDULERS = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def looks_killed(code: int) -> bool:
 
     Schedulers signal all processes of a job, and the payload may be gone before we hear of it.
     """
-    return code < 0 or code > 128
+    return code in {-s for s in _FROM_SCHEDULERS} | {128 + s for s in _FROM_SCHEDULERS}
 
 
 def with_unsaved(ending: Ending, failures: Sequence[str]) -> Ending:

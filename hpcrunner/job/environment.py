@@ -36,7 +36,7 @@ LOG_NAME = "environment.log"
 _LAYOUT = 1  # part of the key: raised when an environment is built in another way
 _WRECK_AGE = 86400.0
 _LONGEST_PAUSE = 2.0
-_Build = Callable[[Path], None]
+Build = Callable[[Path], None]
 
 
 def prepare_python(
@@ -75,11 +75,13 @@ def prepare_python(
         began = time.monotonic()
         events.tell("building", f"environment {key[:12]}: building with {interpreter.path}")
         tools = builder_environment(environ, settings, cache)
-        build(target, interpreter, phases, tools, scratch / LOG_NAME)
-        took = duration(time.monotonic() - began)
-        events.tell("built", f"environment {key[:12]}: built in {took}")
+        resolved = build(target, interpreter, phases, tools, scratch / LOG_NAME)
+        text = f"environment {key[:12]}: built in {duration(time.monotonic() - began)}"
+        if not resolved:
+            text += "; its pins contradict each other, so no dependencies were added to them"
+        events.tell("built", text)
 
-    venv = _Cached(folder).get(build_here, events)
+    venv = Cached(folder).get(build_here, events)
     return PythonHome(str(venv / "bin" / "python"), str(venv))
 
 
@@ -99,7 +101,7 @@ def environment_key(
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-class _Cached:
+class Cached:
     """One key's folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -107,7 +109,7 @@ class _Cached:
         self._current = folder / "current"
         self._failed = folder / "failed"
 
-    def get(self, build_here: _Build, events: Events) -> Path:
+    def get(self, build_here: Build, events: Events) -> Path:
         """The complete environment: there already, built by another job meanwhile, or by us."""
         failed_before = _identity(self._failed)
         pause, waiting = 0.1, False
@@ -134,7 +136,7 @@ class _Cached:
         # The link in there leads to the interpreter, which may have been updated away.
         return venv if (venv / "bin" / "python").exists() else None
 
-    def _build(self, build_here: _Build) -> Path:
+    def _build(self, build_here: Build) -> Path:
         self._clear_wrecks()
         target = self._folder / f"{socket.gethostname()}.{os.getpid()}.{time.time_ns():x}"
         try:

@@ -1,0 +1,261 @@
+"""The payload's Python environment: cached by content, and built once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hpcrunner.job import lock
+from hpcrunner.job.build import build, builder_environment, installer_settings
+from hpcrunner.job.environment import Cached
+from hpcrunner.job.events import Events
+from hpcrunner.job.interpreter import probe
+from hpcrunner.job.lock import folder_lock, try_lock
+from hpcrunner.job.requirements import EnvironmentFailed, groom
+from hpcrunner.request.reasons import Reason
+
+if TYPE_CHECKING:
+    from conftest import Node
+
+
+def fake_build(log: Path, seconds: float = 0.2) -> Callable[[Path], None]:
+    """A build that takes its time and leaves what marks an environment."""
+
+    def run(target: Path) -> None:
+        with log.open("a") as file:
+            file.write("built\n")
+        time.sleep(seconds)
+        (target / "bin").mkdir(parents=True)
+        (target / "bin" / "python").touch()
+
+    return run
+
+
+def ask_many(count: int, ask: Callable[[], object]) -> list[object]:
+    """The answers, or errors, of many threads that ask at once."""
+    answers: list[object] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except EnvironmentFailed as error:
+            answers.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Events:
+    return Events(tmp_path / "events")
+
+
+def test_many_who_ask_at_once_get_one_build(tmp_path: Path, events: Events) -> None:
+    (tmp_path / "key").mkdir()
+    log = tmp_path / "log"
+    cached = Cached(tmp_path / "key")
+    answers = ask_many(6, lambda: cached.get(fake_build(log), events))
+    assert len(answers) == 6
+    assert len(set(answers)) == 1
+    assert log.read_text() == "built\n"
+
+
+def test_one_failure_serves_all_who_waited_and_nobody_later(tmp_path: Path, events: Events) -> None:
+    (tmp_path / "key").mkdir()
+    log = tmp_path / "log"
+    cached = Cached(tmp_path / "key")
+
+    def fail(target: Path) -> None:
+        fake_build(log)(target)
+        raise EnvironmentFailed("no such version")
+
+    answers = ask_many(4, lambda: cached.get(fail, events))
+    assert all("no such version" in str(answer) for answer in answers)
+    assert log.read_text() == "built\n"
+    assert not [entry for entry in (tmp_path / "key").iterdir() if entry.is_dir()]
+    assert cached.get(fake_build(log), events).is_dir()
+
+
+def test_an_incomplete_environment_is_never_used_and_a_dead_builders_is_removed(
+    tmp_path: Path, events: Events
+) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    wreck = tmp_path / f"{os.uname().nodename}.{dead.pid}.ab"
+    fake_build(tmp_path / "log")(wreck)
+    built = Cached(tmp_path).get(fake_build(tmp_path / "log"), events)
+    assert built != wreck
+    assert not wreck.exists()
+    assert Cached(tmp_path).get(fake_build(tmp_path / "log"), events) == built
+
+
+def test_an_environment_whose_interpreter_went_away_is_built_again(
+    tmp_path: Path, events: Events
+) -> None:
+    first = Cached(tmp_path).get(fake_build(tmp_path / "log"), events)
+    (first / "bin" / "python").unlink()
+    second = Cached(tmp_path).get(fake_build(tmp_path / "log"), events)
+    assert (second / "bin" / "python").exists()
+
+
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    for take in (try_lock, folder_lock):
+        path = tmp_path / take.__name__
+        with take(path) as first, take(path) as second:
+            assert (first, second) == (True, False)
+        with take(path) as again:
+            assert again
+
+
+def test_a_folder_lock_that_nobody_touches_any_more_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.mkdir()
+    old = time.time() - lock.STALE_AFTER - 60
+    os.utime(path, (old, old))
+    with folder_lock(path) as taken:
+        assert taken
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_flock_is_refused_a_folder_is_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    with try_lock(tmp_path / "lock") as first, try_lock(tmp_path / "lock") as second:
+        assert (first, second) == (True, False)
+
+
+def test_builders_get_the_nodes_settings_and_the_requests_index() -> None:
+    job = {"PIP_INDEX_URL": "https://node", "https_proxy": "p", "PYTHONPATH": "/m", "PATH": "/b"}
+    config = [("PIP_INDEX_URL", "https://mine"), ("PYTHONPATH", "/x"), ("LD_PRELOAD", "/y")]
+    settings = installer_settings(config)
+    assert settings == (("PIP_INDEX_URL", "https://mine"),)
+    result = builder_environment(job, settings, Path("/c"))
+    assert result["PIP_INDEX_URL"] == "https://mine"
+    assert result["https_proxy"] == "p"
+    assert result["UV_CACHE_DIR"] == "/c/uv"
+    assert "PYTHONPATH" not in result
+    assert "LD_PRELOAD" not in result
+
+
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
+    """A minimal pure wheel (PEP 427)."""
+    import zipfile
+
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += f"Requires-Dist: {requires}\n" if requires else ""
+    tag = "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", f"version = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", tag)
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the installers find a folder of wheels and nothing else."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel(wheels, "alpha", "1.0", "beta==1.0")
+    wheel(wheels, "beta", "1.0")
+    wheel(wheels, "beta", "2.0")
+    job = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))
+    }
+    job.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheels))
+    job.update(UV_NO_INDEX="1", UV_FIND_LINKS=str(wheels), UV_OFFLINE="1")
+    return builder_environment(job, (), tmp_path / "cache")
+
+
+@pytest.fixture(params=["uv", "pip"])
+def tool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "pip":
+        monkeypatch.setattr("hpcrunner.job.build._uv", lambda _: None)
+
+
+def versions(venv: Path) -> list[str]:
+    code = "import alpha, beta; print(alpha.version, beta.version)"
+    command = [str(venv / "bin" / "python"), "-I", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.usefixtures("tool")
+def test_a_freeze_that_contradicts_itself_is_installed_as_it_was(
+    tmp_path: Path, offline: dict[str, str]
+) -> None:
+    python = probe(sys.executable, os.environ)
+    assert python is not None
+    contradictory = groom(["alpha==1.0", "beta==2.0"])
+    (tmp_path / "r").mkdir()
+    resolved = build(tmp_path / "v", python, [contradictory], offline, tmp_path / "r" / "log")
+    assert not resolved
+    assert versions(tmp_path / "v") == ["1.0", "2.0"]
+
+
+@pytest.mark.usefixtures("tool")
+def test_the_extra_packages_of_the_config_come_later_and_win(
+    tmp_path: Path, offline: dict[str, str]
+) -> None:
+    python = probe(sys.executable, os.environ)
+    assert python is not None
+    (tmp_path / "r").mkdir()
+    phases = [groom(["alpha==1.0"]), groom(["beta==2.0"])]
+    assert build(tmp_path / "v", python, phases, offline, tmp_path / "r" / "log")
+    assert versions(tmp_path / "v") == ["1.0", "2.0"]
+
+
+@pytest.mark.usefixtures("tool")
+def test_what_cannot_be_installed_fails_with_the_installers_words(
+    tmp_path: Path, offline: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcrunner.job.build.RETRY_PAUSE", 0)
+    python = probe(sys.executable, os.environ)
+    assert python is not None
+    (tmp_path / "r").mkdir()
+    with pytest.raises(EnvironmentFailed, match="gamma"):
+        build(tmp_path / "v", python, [groom(["gamma>=3"])], offline, tmp_path / "r" / "log")
+    assert (tmp_path / "r" / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_six_experiments_of_one_environment_build_it_once_from_the_real_index(node: Node) -> None:
+    script = "import six, sys; print(six.__version__, sys.prefix)"
+    experiment = node.script(script, python_packages=("six==1.17.0", "pkg-resources==0.0.0"))
+    six = [replace(experiment, name=f"k-{n}", artifacts=experiment.artifacts[:1]) for n in range(6)]
+    node.write(*six)
+    for process in [node.start(n) for n in range(1, 7)]:
+        assert process.wait(120) == 0, node.log()
+    records = [node.record(n) for n in range(1, 7)]
+    assert {r.reason for r in records} == {Reason.COMPLETED}
+    assert len({r.last_lines for r in records}) == 1
+    assert records[0].last_lines[0].startswith("1.17.0 ")
+    assert sum(node.event("built", n) is not None for n in range(1, 7)) == 1
+    assert node.event("left_out") is not None
+
+
+def test_a_package_that_no_index_has_ends_the_attempt_with_the_installers_words(
+    node: Node,
+) -> None:
+    requirement = "hpcrunner-has-no-such-package==1.0"
+    experiment = node.script("", python_packages=(requirement,))
+    record = node.run(experiment)
+    assert record.reason is Reason.ENVIRONMENT_FAILED
+    assert "hpcrunner-has-no-such-package" in record.text
+    assert "hpcrunner-has-no-such-package" in node.members("output.tar")["./output"].decode()

@@ -1,0 +1,222 @@
+"""When artifacts are uploaded, and when not."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpcrunner.job.events import Events
+from hpcrunner.job.parallel import in_parallel
+from hpcrunner.job.save import Saver, Upload, signature_of
+from hpcrunner.job.workspace import Workspace
+from hpcrunner.request.location import Location
+from hpcrunner.request.plan import PlannedArtifact
+from hpcrunner.request.record import SavedArtifact
+from hpcrunner.storage.contract import ArtifactDenied, StoreUnreachable
+
+
+class Uploads:
+    """A store's front: remembers what was uploaded, fails as told, and how many at once."""
+
+    def __init__(self, *errors: Exception, seconds: float = 0.0) -> None:
+        self.tags: list[str] = []
+        self.most_at_once = 0
+        self._errors = list(errors)
+        self._seconds = seconds
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, artifact: PlannedArtifact, path: Path) -> SavedArtifact:
+        with self._lock:
+            self._running += 1
+            self.most_at_once = max(self.most_at_once, self._running)
+        time.sleep(self._seconds)
+        with self._lock:
+            self._running -= 1
+        if self._errors:
+            raise self._errors.pop(0)
+        self.tags.append(artifact.tag)
+        return SavedArtifact(artifact.tag, "a", 1, "0" * 64)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Saver]:
+    def saver(upload: Upload, *tags: str, interval: float = 3600.0) -> Saver:
+        workspace = Workspace(tmp_path, tmp_path, True)
+        for tag in tags:
+            (tmp_path / tag).mkdir()
+        artifacts = [PlannedArtifact(tag, Location("file", "/x"), True, True) for tag in tags]
+        events = Events(tmp_path / "events")
+        return Saver(artifacts, workspace, interval, upload, events, lambda: None)
+
+    return saver
+
+
+def soon() -> float:
+    return time.monotonic() + 30
+
+
+def test_what_did_not_change_since_it_was_fetched_is_not_uploaded(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads()
+    saver = make(upload, "modeldir", "tb")
+    (tmp_path / "modeldir" / "w").write_text("x")
+    (tmp_path / "tb" / "log").write_text("x")
+    saver.start()
+    (tmp_path / "tb" / "log").write_text("y")
+    assert saver.finish(soon()) == []
+    assert upload.tags == ["tb"]
+    assert saver.finish(soon()) == []
+    assert upload.tags == ["tb"]
+
+
+def test_an_empty_or_missing_artifact_never_replaces_a_stored_one(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads()
+    saver = make(upload, "modeldir", "tb")
+    (tmp_path / "modeldir" / "w").write_text("x")
+    saver.start()
+    (tmp_path / "modeldir" / "w").unlink()
+    (tmp_path / "tb").rmdir()
+    assert saver.finish(soon()) == []
+    assert upload.tags == []
+
+
+def test_an_unreachable_store_is_asked_again_until_the_time_is_up(
+    tmp_path: Path, make: Callable[..., Saver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcrunner.job.save._FIRST_PAUSE", 0.01)
+    upload = Uploads(StoreUnreachable("away"), StoreUnreachable("away"))
+    saver = make(upload, "modeldir")
+    (tmp_path / "modeldir" / "w").write_text("x")
+    assert saver.finish(soon()) == []
+    assert upload.tags == ["modeldir"]
+
+
+def test_a_store_that_stays_away_is_named_with_its_artifact(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads(*[StoreUnreachable("away", where="s3://b/k")] * 9)
+    saver = make(upload, "modeldir")
+    (tmp_path / "modeldir" / "w").write_text("x")
+    (failure,) = saver.finish(time.monotonic() + 0.5)
+    assert failure == "artifact modeldir was not saved: s3://b/k: away"
+
+
+def test_a_refusal_is_not_tried_again_and_other_artifacts_are_saved(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads(ArtifactDenied("no"))
+    saver = make(upload, "modeldir", "tb")
+    for tag in ("modeldir", "tb"):
+        (tmp_path / tag / "w").write_text("x")
+    assert len(saver.finish(soon())) == 1
+    assert len(upload.tags) == 1
+
+
+def test_an_upload_that_hangs_does_not_keep_the_end_waiting(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    never = threading.Event()
+
+    def hang(*_: object) -> SavedArtifact:
+        never.wait(60)
+        raise ArtifactDenied("too late")
+
+    saver = make(hang, "modeldir")
+    (tmp_path / "modeldir" / "w").write_text("x")
+    (failure,) = saver.finish(time.monotonic() + 0.2)
+    assert failure == "artifact modeldir was not saved: no time was left for it"
+    never.set()
+
+
+def test_one_artifact_is_never_saved_twice_at_once(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads(seconds=0.3)
+    saver = make(upload, "modeldir", interval=0.05)
+    saver.start()
+    (tmp_path / "modeldir" / "w").write_text("1")
+    time.sleep(0.2)  # the periodic save is under way
+    (tmp_path / "modeldir" / "w").write_text("22")
+    assert saver.finish(soon()) == []
+    assert upload.most_at_once == 1
+    assert upload.tags == ["modeldir", "modeldir"]
+
+
+def test_a_failed_periodic_save_is_tried_again_with_the_next(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads(StoreUnreachable("away"))
+    saver = make(upload, "modeldir", interval=0.05)
+    saver.start()
+    (tmp_path / "modeldir" / "w").write_text("1")
+    until = soon()
+    while not upload.tags and time.monotonic() < until:
+        time.sleep(0.01)
+    assert upload.tags == ["modeldir"]
+    assert saver.finish(soon()) == []
+
+
+def test_before_a_payload_only_the_output_is_saved(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads()
+    saver = make(upload, "modeldir", "output")
+    for tag in ("modeldir", "output"):
+        (tmp_path / tag / "w").write_text("torn")
+    assert saver.finish(soon(), frozenset({"output"})) == []
+    assert upload.tags == ["output"]
+
+
+def test_any_change_of_content_name_or_shape_changes_the_signature(tmp_path: Path) -> None:
+    root = tmp_path / "a"
+    assert signature_of(root) is None
+    root.mkdir()
+    assert signature_of(root) is None
+    (root / "sub").mkdir()
+    assert signature_of(root) is None
+    seen = [signature_of(root)]
+
+    def changed() -> bool:
+        seen.append(signature_of(root))
+        return seen[-1] not in seen[:-1]
+
+    (root / "w").write_text("x")
+    assert changed()
+    assert signature_of(root) == seen[-1]
+    found = (root / "w").stat()
+    (root / "w").write_text("y")  # same size, same modification time
+    os.utime(root / "w", ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert changed()
+    (root / "w").rename(root / "v")
+    assert changed()
+    (root / "v").chmod(0o755)
+    assert changed()
+    (root / "sub" / "link").symlink_to("nowhere")
+    assert changed()
+
+
+def test_the_first_error_of_many_tasks_is_raised_at_once() -> None:
+    ended = threading.Event()
+    started: list[int] = []
+
+    def slow() -> None:
+        started.append(1)
+        ended.wait(30)
+
+    def fail() -> None:
+        raise ArtifactDenied("no")
+
+    with pytest.raises(ArtifactDenied):
+        list(in_parallel([fail, slow, slow, slow], workers=2))
+    ended.set()
+    assert len(started) < 3
+    assert sorted(in_parallel([lambda: 1, lambda: 2, lambda: 3], workers=2)) == [1, 2, 3]
