@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
+import threading
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ PAYLOAD_GRACE = 10.0  # between SIGTERM and SIGKILL; less where the job itself i
 LEFTOVER_GRACE = 2.0  # the same for what a payload leaves running when it ends
 HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
 PIPE_PATIENCE = 10.0
+CLIENT_PATIENCE = 60.0
 
 
 def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> int:
@@ -84,6 +85,7 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         )
         if not written:
             say(f"task {index}: a record was there already and stays")
+        attempt.tell_client(ending)
         events.note("ended", reason=ending.reason.value, text=ending.text)
     finally:
         attempt.clean_up()
@@ -125,6 +127,16 @@ class _Attempt:
             return self._close(ending)
         except Exception as fault:
             return _fault(fault)
+
+    def tell_client(self, ending: Ending) -> None:
+        """Finish the client's record; an expired experiment keeps its status, as clients expect.
+
+        Our own record is written by now, so a store that hangs can hold up nothing but us.
+        """
+        if self.record is not None and ending.reason is not Reason.LIFETIME_EXPIRED:
+            thread = threading.Thread(target=self.record.finish, daemon=True)
+            thread.start()
+            thread.join(CLIENT_PATIENCE)
 
     def clean_up(self) -> None:
         """Remove the experiment's folders, unless the site keeps them."""
@@ -194,7 +206,7 @@ class _Attempt:
                 "running",
                 f"payload started as process {process.pid}",
                 pid=process.pid,
-                host=socket.gethostname(),
+                host=os.uname().nodename,
             )
             if self.experiment.max_duration is not None:
                 stopper.add(
@@ -224,21 +236,20 @@ class _Attempt:
             self.stopper.wait(left)
 
     def _close(self, ending: Ending) -> Ending:
-        """Save what there is to save, and tell the client's record."""
+        """Save what there is to save."""
         ran = self.payload_started_at is not None
         failures = []
         if self.workspace is not None and self.saver is not None:
             self.events.note("saving")
             failures = self._output_closed(self.workspace, ending)
-            until = limits.saving_until(
-                time.time(), self.end, self.stopper.signalled_at, self.plan.setup.grace
-            )
+            began, grace = time.time(), self.plan.setup.grace
+
+            def until() -> float:
+                at = limits.saving_until(began, self.end, self.stopper.signalled_at, grace)
+                return time.monotonic() + at - time.time()
+
             # Without a payload nothing but the output is new, and what was fetched may be torn.
-            failures += self.saver.finish(
-                time.monotonic() + until - time.time(), None if ran else frozenset({"output"})
-            )
-        if self.record is not None and ending.reason is not Reason.LIFETIME_EXPIRED:
-            self.record.finish()
+            failures += self.saver.finish(until, None if ran else frozenset({"output"}))
         return with_unsaved(ending, failures)
 
     def _output_closed(self, workspace: Workspace, ending: Ending) -> list[str]:
@@ -258,6 +269,8 @@ class _Attempt:
 
 def _fault(fault: Exception) -> Ending:
     say("a fault of hpcrunner itself:")
+    import traceback
+
     traceback.print_exc()
     what = one_line(f"{type(fault).__name__}: {fault}")
     return Ending(Reason.JOB_SIDE_FAULT, f"hpcrunner failed on the node: {what}")

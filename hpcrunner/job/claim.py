@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -41,7 +40,7 @@ def this_process(environ: Mapping[str, str]) -> Owner:
         restarts = int(environ.get("SLURM_RESTART_COUNT", "0"))
     except ValueError:
         restarts = 0
-    return Owner(socket.gethostname(), os.getpid(), job_id(environ), restarts, time.time())
+    return Owner(os.uname().nodename, os.getpid(), job_id(environ), restarts, time.time())
 
 
 def job_id(environ: Mapping[str, str]) -> str:

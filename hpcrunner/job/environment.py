@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -138,7 +137,7 @@ class Cached:
 
     def _build(self, build_here: Build) -> Path:
         self._clear_wrecks()
-        target = self._folder / f"{socket.gethostname()}.{os.getpid()}.{time.time_ns():x}"
+        target = self._folder / f"{os.uname().nodename}.{os.getpid()}.{time.time_ns():x}"
         try:
             build_here(target)
         except BaseException as error:
@@ -159,7 +158,7 @@ class Cached:
                 continue
             if complete is not None and entry.name == complete.name:
                 continue
-            dead = host == socket.gethostname() and not Path("/proc", rest).exists()
+            dead = host == os.uname().nodename and not Path("/proc", rest).exists()
             if dead or time.time() - entry.stat().st_mtime > _WRECK_AGE:
                 with suppress(OSError):
                     remove_tree(Path(entry.path))
@@ -174,7 +173,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _write_by_rename(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -19,6 +19,7 @@ TERM_WINDOW = 60.0
 # minute early (sbatch(1)); much further from the limit it is somebody else's signal.
 USR1_WINDOW = 600.0
 LONGEST_SAVE = 600.0
+RECORD_TIME = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,15 @@ def run_deadline(max_duration: float, payload_started_at: float) -> Deadline:
 
 
 def saving_until(now: float, end: float | None, signalled_at: float | None, grace: float) -> float:
-    """Until when the final save may try: what is left before somebody kills us.
+    """Until when a final save that began ``now`` may try: the time before somebody kills us.
 
     After a signal that is ``grace`` seconds; Slurm's KillWait is 30 by default (slurm.conf(5)).
+    A little is kept back for the record.
     """
-    limits = [now + LONGEST_SAVE]
-    if end is not None:
-        limits.append(end)
+    kills = [end] if end is not None else []
     if signalled_at is not None:
-        limits.append(signalled_at + grace)
-    return min(limits)
+        kills.append(signalled_at + grace)
+    return min([now + LONGEST_SAVE, *(kill - min(RECORD_TIME, grace / 10) for kill in kills)])
 
 
 def reason_for(signum: int, now: float, end: float | None) -> Stop:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,7 +55,7 @@ def folder_lock(path: Path) -> Iterator[bool]:
             return
         # A rename has one winner among those who see the dead holder's folder; at worst the
         # winner's new folder is renamed too, and two hold the lock.
-        grave = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
+        grave = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}")
         try:
             path.rename(grave)
             grave.rmdir()
@@ -76,7 +75,7 @@ def folder_lock(path: Path) -> Iterator[bool]:
 
 def _stale(path: Path) -> bool:
     """Whether nobody touched it for long, by the file system's own clock."""
-    probe = path.with_name(f"{path.name}.now.{socket.gethostname()}.{os.getpid()}")
+    probe = path.with_name(f"{path.name}.now.{os.uname().nodename}.{os.getpid()}")
     try:
         probe.touch()
         return probe.stat().st_mtime - path.stat().st_mtime > STALE_AFTER

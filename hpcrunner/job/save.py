@@ -27,7 +27,10 @@ from hpcrunner.storage.contract import StoreUnreachable
 AT_THE_END_ONLY = frozenset({"retval"})
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 20.0
+_LOOK_AGAIN = 0.5
 Upload = Callable[[PlannedArtifact, Path], SavedArtifact]
+# A moment of the monotonic clock. It is asked again and again: a signal can bring it nearer.
+Until = Callable[[], float]
 
 
 @dataclass(slots=True)
@@ -79,10 +82,10 @@ class Saver:
         if any(slot.interval for slot in self._slots):
             threading.Thread(target=self._periodically, daemon=True).start()
 
-    def finish(self, until: float, tags: frozenset[str] | None = None) -> list[str]:
+    def finish(self, until: Until, tags: frozenset[str] | None = None) -> list[str]:
         """Save what changed (of ``tags`` only, where given), all at once, trying ``until`` then.
 
-        ``until`` is on the monotonic clock. Returns what could not be saved, a line each.
+        Returns what could not be saved, a line each.
         """
         self._done.set()
         failures: dict[str, str] = {}
@@ -97,10 +100,11 @@ class Saver:
             thread.start()
             running.append(thread)
         for thread in running:
-            thread.join(max(0.0, until - time.monotonic()))
+            while thread.is_alive() and (left := until() - time.monotonic()) > 0:
+                thread.join(min(left, _LOOK_AGAIN))
         return [line for line in failures.values() if line]
 
-    def _finish_one(self, slot: _Slot, until: float, failures: dict[str, str]) -> None:
+    def _finish_one(self, slot: _Slot, until: Until, failures: dict[str, str]) -> None:
         failures[slot.artifact.tag] = self._save(slot, until)
 
     def _periodically(self) -> None:
@@ -110,15 +114,15 @@ class Saver:
             for slot in timed:
                 interval = slot.interval or 0.0
                 if slot.due <= time.monotonic() and not self._done.is_set():
-                    self._save(slot, time.monotonic())  # one try: the next comes by itself
+                    self._save(slot, time.monotonic)  # one try: the next comes by itself
                     slot.due = time.monotonic() + interval
             if self.saved != saved_before:
                 self._on_saved()
 
-    def _save(self, slot: _Slot, until: float) -> str:
+    def _save(self, slot: _Slot, until: Until) -> str:
         """Save one artifact if it changed; empty, or one line on why it could not be saved."""
         tag = slot.artifact.tag
-        if not slot.lock.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not slot.lock.acquire(timeout=max(0.0, until() - time.monotonic())):
             return f"artifact {tag} was not saved: an earlier save of it still runs"
         try:
             self._upload_changed(slot, until)
@@ -136,7 +140,7 @@ class Saver:
         self._events.tell("save_failed", line, tag=tag)
         return line
 
-    def _upload_changed(self, slot: _Slot, until: float) -> None:
+    def _upload_changed(self, slot: _Slot, until: Until) -> None:
         signature = signature_of(slot.path)
         if signature is None or signature == slot.signature:
             return
@@ -147,7 +151,7 @@ class Saver:
                 saved = self._upload(slot.artifact, slot.path)
                 break
             except StoreUnreachable:
-                if time.monotonic() + pause >= until:
+                if time.monotonic() + pause >= until():
                     raise
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -366,8 +367,6 @@ def test_a_damaged_plan_is_one_line_and_claims_nothing(node: Node) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["x"], ["x", "-1"], ["x", "1", "2"]])
 def test_wrong_arguments_are_a_usage_error(node: Node, arguments: list[str]) -> None:
-    import subprocess
-
     command = [sys.executable, "-I", "-m", "hpcrunner.job", *arguments]
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 64
 
@@ -429,3 +428,17 @@ def wait_until(condition: object) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.02)
+
+
+def test_the_job_side_starts_on_the_standard_library_alone() -> None:
+    code = """
+import sys
+before = set(sys.modules)
+import hpcrunner.job.__main__
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*sorted(new - sys.stdlib_module_names))
+print(*sorted(set(sys.modules) & {"logging", "asyncio", "ctypes", "tarfile", "socket", "email"}))
+"""
+    command = [sys.executable, "-I", "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == ["hpcrunner", ""]

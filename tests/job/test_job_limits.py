@@ -69,8 +69,9 @@ def test_a_signal_is_called_by_what_the_scheduler_means_with_it(
 
 def test_saving_ends_before_the_scheduler_kills() -> None:
     assert saving_until(1000.0, None, None, 30.0) == 1600.0
-    assert saving_until(1000.0, 1020.0, None, 30.0) == 1020.0
-    assert saving_until(1000.0, 9000.0, 995.0, 30.0) == 1025.0
+    assert saving_until(1000.0, 1020.0, None, 30.0) == 1017.0
+    assert saving_until(1000.0, 9000.0, 995.0, 30.0) == 1022.0
+    assert saving_until(1000.0, 1004.0, None, 6.0) == 1003.4
 
 
 @pytest.mark.parametrize(

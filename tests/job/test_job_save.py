@@ -61,6 +61,11 @@ def soon() -> float:
     return time.monotonic() + 30
 
 
+def within(seconds: float) -> Callable[[], float]:
+    until = time.monotonic() + seconds
+    return lambda: until
+
+
 def test_what_did_not_change_since_it_was_fetched_is_not_uploaded(
     tmp_path: Path, make: Callable[..., Saver]
 ) -> None:
@@ -70,9 +75,9 @@ def test_what_did_not_change_since_it_was_fetched_is_not_uploaded(
     (tmp_path / "tb" / "log").write_text("x")
     saver.start()
     (tmp_path / "tb" / "log").write_text("y")
-    assert saver.finish(soon()) == []
+    assert saver.finish(soon) == []
     assert upload.tags == ["tb"]
-    assert saver.finish(soon()) == []
+    assert saver.finish(soon) == []
     assert upload.tags == ["tb"]
 
 
@@ -85,7 +90,7 @@ def test_an_empty_or_missing_artifact_never_replaces_a_stored_one(
     saver.start()
     (tmp_path / "modeldir" / "w").unlink()
     (tmp_path / "tb").rmdir()
-    assert saver.finish(soon()) == []
+    assert saver.finish(soon) == []
     assert upload.tags == []
 
 
@@ -96,7 +101,7 @@ def test_an_unreachable_store_is_asked_again_until_the_time_is_up(
     upload = Uploads(StoreUnreachable("away"), StoreUnreachable("away"))
     saver = make(upload, "modeldir")
     (tmp_path / "modeldir" / "w").write_text("x")
-    assert saver.finish(soon()) == []
+    assert saver.finish(soon) == []
     assert upload.tags == ["modeldir"]
 
 
@@ -106,7 +111,7 @@ def test_a_store_that_stays_away_is_named_with_its_artifact(
     upload = Uploads(*[StoreUnreachable("away", where="s3://b/k")] * 9)
     saver = make(upload, "modeldir")
     (tmp_path / "modeldir" / "w").write_text("x")
-    (failure,) = saver.finish(time.monotonic() + 0.5)
+    (failure,) = saver.finish(within(0.5))
     assert failure == "artifact modeldir was not saved: s3://b/k: away"
 
 
@@ -117,7 +122,7 @@ def test_a_refusal_is_not_tried_again_and_other_artifacts_are_saved(
     saver = make(upload, "modeldir", "tb")
     for tag in ("modeldir", "tb"):
         (tmp_path / tag / "w").write_text("x")
-    assert len(saver.finish(soon())) == 1
+    assert len(saver.finish(soon)) == 1
     assert len(upload.tags) == 1
 
 
@@ -132,7 +137,7 @@ def test_an_upload_that_hangs_does_not_keep_the_end_waiting(
 
     saver = make(hang, "modeldir")
     (tmp_path / "modeldir" / "w").write_text("x")
-    (failure,) = saver.finish(time.monotonic() + 0.2)
+    (failure,) = saver.finish(within(0.2))
     assert failure == "artifact modeldir was not saved: no time was left for it"
     never.set()
 
@@ -146,7 +151,7 @@ def test_one_artifact_is_never_saved_twice_at_once(
     (tmp_path / "modeldir" / "w").write_text("1")
     time.sleep(0.2)  # the periodic save is under way
     (tmp_path / "modeldir" / "w").write_text("22")
-    assert saver.finish(soon()) == []
+    assert saver.finish(soon) == []
     assert upload.most_at_once == 1
     assert upload.tags == ["modeldir", "modeldir"]
 
@@ -158,11 +163,11 @@ def test_a_failed_periodic_save_is_tried_again_with_the_next(
     saver = make(upload, "modeldir", interval=0.05)
     saver.start()
     (tmp_path / "modeldir" / "w").write_text("1")
-    until = soon()
+    until = time.monotonic() + 30
     while not upload.tags and time.monotonic() < until:
         time.sleep(0.01)
     assert upload.tags == ["modeldir"]
-    assert saver.finish(soon()) == []
+    assert saver.finish(soon) == []
 
 
 def test_before_a_payload_only_the_output_is_saved(
@@ -172,7 +177,7 @@ def test_before_a_payload_only_the_output_is_saved(
     saver = make(upload, "modeldir", "output")
     for tag in ("modeldir", "output"):
         (tmp_path / tag / "w").write_text("torn")
-    assert saver.finish(soon(), frozenset({"output"})) == []
+    assert saver.finish(soon, frozenset({"output"})) == []
     assert upload.tags == ["output"]
 
 
