@@ -13,6 +13,7 @@ from hpcrunner.cli.common import DEFAULT_SITE, SiteName, SpoolPath, chosen_site
 from hpcrunner.cli.options import option
 from hpcrunner.gateway.assemble import open_gateway
 from hpcrunner.gateway.gateway import Limits
+from hpcrunner.queues.matching import DEFAULT_MATCH
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.request.units import parse_duration
 
@@ -45,7 +46,7 @@ def gateway(
     ] = "",
     queue_match: Annotated[
         str, option("--queue-match", "Serve queues whose name this regular expression finds.")
-    ] = QueueOptions.queue_match,
+    ] = DEFAULT_MATCH,
     queue_mismatch: Annotated[
         str, option("--queue-mismatch", "But not those whose name this one finds.")
     ] = "",

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.view import why
+from hpcrunner.request.record import Record
 from hpcrunner.request.units import format_bytes, format_duration
 
 _COLOURS = {
@@ -41,6 +42,18 @@ def experiments_table(rows: Sequence[Experiment]) -> Table:
         colour = _COLOURS.get(e.state.value, "")
         cells = (e.id, e.key, e.state.value, e.job_id, e.node, _elapsed(e), why(e))
         table.add_row(*(Text(c, style=colour if i == 2 else "") for i, c in enumerate(cells)))
+    return table
+
+
+def saved_table(title: str, record: Record) -> Table:
+    """What one experiment printed last and where its artifacts lie."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    for name in ("ARTIFACT", "SIZE", "WHERE"):
+        table.add_column(name, overflow="fold")
+    for saved in record.saved:
+        table.add_row(saved.tag, format_bytes(saved.size), Text(saved.address))
+    for line in record.last_lines[-3:]:
+        table.add_row("prints", "", Text(line))
     return table
 
 

@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from hpcrunner.gateway.assemble import open_gateway, spool_of
 from hpcrunner.gateway.experiment import Experiment, State
@@ -22,6 +21,7 @@ from hpcrunner.gateway.view import log_path
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.sites.site import Site
 
+BY_HAND = "by-hand"
 _BLOCK = 1 << 16
 _TICK = 0.5
 
@@ -49,7 +49,7 @@ def refresh(site: Site) -> None:
         live = journal.count_live()
     if live or spool_of(site).cancel_wishes():
         try:
-            with open_gateway(site, QueueOptions()) as (gateway, _):
+            with open_gateway(site, QueueOptions(gateway_id=BY_HAND)) as (gateway, _):
                 gateway.step()
         except SpoolBusy:
             return  # a gateway runs: what it wrote is of now
@@ -58,13 +58,13 @@ def refresh(site: Site) -> None:
 def carry(
     site: Site, body: bytes, since: float, done: Callable[[Experiment], bool]
 ) -> Iterator[Experiment]:
-    """Yield a hand-submitted experiment as it changes, until ``done`` says enough.
+    """Yield a hand-submitted experiment round by round, until ``done`` says enough.
 
     ``body`` is the message published at ``since`` (epoch). Does the gateway's rounds itself
     where none runs.
     """
     try:
-        with open_gateway(site, QueueOptions()) as (gateway, journal):
+        with open_gateway(site, QueueOptions(gateway_id=BY_HAND)) as (gateway, journal):
             yield from _watch(journal, body, since, done, _rounds(gateway.step, gateway.wait))
     except SpoolBusy:
         while not spool_of(site).journal.exists():
@@ -89,14 +89,12 @@ def _watch(
     once: Callable[[], None],
 ) -> Iterator[Experiment]:
     digest = hashlib.sha256(body).hexdigest()
-    last: Experiment | None = None
     while True:
         found = journal.by_digest(digest, since)
-        if found is not None and found != last:
-            last = found
+        if found is not None:
             yield found
-        if found is not None and done(found):
-            return
+            if done(found):
+                return
         once()
 
 
@@ -117,21 +115,20 @@ def follow(
     offset = 0
     while True:
         (now,) = [e for e in journal.find(experiment.id) if e.id == experiment.id]
-        path = log_path(spool, now)
-        if path is not None:
-            for piece in _from(path, offset):
-                offset += len(piece)
-                yield piece
+        for piece in output_from(spool, now, offset):
+            offset += len(piece)
+            yield piece
         if now.state.final or not wait:
             return
         time.sleep(_TICK)
 
 
-def _from(path: Path, offset: int) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while piece := file.read(_BLOCK):
-                yield piece
-    except FileNotFoundError:
+def output_from(spool: Spool, experiment: Experiment, offset: int) -> Iterator[bytes]:
+    """The output there is by now, from that byte on, in pieces."""
+    path = log_path(spool, experiment)
+    if path is None or not path.exists():
         return
+    with path.open("rb") as file:
+        file.seek(offset)
+        while piece := file.read(_BLOCK):
+            yield piece

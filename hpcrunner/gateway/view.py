@@ -11,6 +11,7 @@ from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.plan import EVENTS
+from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, RecordError, record_from_json
 
 
@@ -119,3 +120,16 @@ def why(experiment: Experiment) -> str:
         reason = experiment.reason.value if experiment.reason else ""
         return f"{reason}: {experiment.text}" if experiment.text else reason
     return experiment.pending
+
+
+def exit_code(experiment: Experiment) -> int:
+    """What ``submit --wait`` ends with: the payload's own code, else 124 for a time limit (as
+    timeout(1)), 130 for a cancel, 1 for any other failure.
+    """
+    if experiment.state is State.SUCCEEDED:
+        return 0
+    if experiment.reason in (Reason.TIME_LIMIT, Reason.MAX_DURATION, Reason.LIFETIME_EXPIRED):
+        return 124
+    if experiment.state is State.CANCELLED:
+        return 130
+    return experiment.exit_code or 1
