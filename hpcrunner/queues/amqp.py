@@ -147,7 +147,8 @@ def trouble(error: BaseException) -> Trouble:
             "the virtual host is not there or not for this user", f"check {_AMQP_URL}", True
         )
     if isinstance(error, exceptions.IncompatibleProtocolError):
-        return Trouble("what answers there is not an AMQP 0-9-1 broker", f"check {_AMQP_URL}", True)
+        # Also what a balancer without a living broker behind it looks like: it may pass.
+        return Trouble("what answers there does not speak AMQP 0-9-1", f"check {_AMQP_URL}")
     if code is not None:
         return Trouble(f"closed by the broker: {code} {getattr(error, 'reply_text', '')}")
     if isinstance(error, AMQPConnectorException):

@@ -181,7 +181,8 @@ class RabbitSource:
             self._close_lane(self._taps.pop(name))
         for name in listing.names:
             tap = self._taps.setdefault(name, _Tap(name))
-            tap.busy = name in listing.busy
+            # What we saw ourselves is newer than the broker's statistics.
+            tap.busy = tap.busy or name in listing.busy
 
     def _drain(self, taken: list[Delivery], most: int) -> None:
         ends = self._clock() + _LONGEST_TAKE
@@ -203,11 +204,12 @@ class RabbitSource:
                 self._rest(tap)
 
     def _get(self, tap: _Tap) -> Delivery | None:
-        tap.busy = False
         try:
             lane = self._lane(tap)
+            tap.busy = False
             method, _, body = lane.channel.basic_get(tap.queue, auto_ack=False)
         except pika.exceptions.NoFreeChannels:
+            tap.busy = True  # not looked at yet: first in turn at the next take
             for other in self._taps.values():
                 self._close_lane(other)
             return None
