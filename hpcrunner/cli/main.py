@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
@@ -53,3 +54,7 @@ def main() -> None:
         sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.write("hpcrunner: a fault in hpcrunner itself; please report the lines above\n")
+        sys.exit(HpcrunnerError.exit_code)

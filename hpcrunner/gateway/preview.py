@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def preview(body: bytes, site: Site) -> dict[str, Any]:
 
     Raises what ``admit`` raises; touches nothing.
     """
-    admission = admit(body, site, time.time())
+    admission = admit(body, site, 0.0)  # an old request can be looked at too
     folder: Path = spool_of(site).batch_folder(_BATCH)
     batch = Batch(_BATCH, admission.spec, 1, folder)
     plan = Plan(
@@ -33,9 +32,10 @@ def preview(body: bytes, site: Site) -> dict[str, Any]:
         setup=node_setup(site, admission.spec.time_limit),
         experiments=(admission.planned(experiment=_BATCH, attempt=1),),
     )
-    masked = redact_document(json.loads(plan.to_json()))
-    for experiment in masked["experiments"]:
-        experiment["document"] = redact_document(json.loads(experiment["document"]))
+    shown = json.loads(plan.to_json())
+    for experiment in shown["experiments"]:
+        experiment["document"] = json.loads(experiment["document"])
+    masked = redact_document(shown)
     return {
         "script": render_script(batch, site),
         "native_specification": native_specification(batch, site),
