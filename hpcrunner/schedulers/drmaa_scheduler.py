@@ -24,7 +24,7 @@ from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSes
 from hpcrunner.schedulers.refusals import Answer, answer_of, in_words
 from hpcrunner.schedulers.slurm import Slurm
 
-_ID = re.compile(r"(\d+(?:_\d+)?)(?:\.[A-Za-z0-9_-]+)?")
+_ID = re.compile(r"(\d+(?:_\d+)?)(?:\.[A-Za-z0-9_-]+)?", re.ASCII)
 
 # Of these slurm-drmaa and the DRMAA specification say that nothing was submitted. All others,
 # InternalException first, may come after the controller has taken the job.

@@ -38,8 +38,7 @@ _TABLE: tuple[tuple[str, Answer], ...] = (
     (r"Unable to process configuration file", Answer.NOT_NOW),
     (r"Unable to open file|cannot stat file", Answer.NOT_NOW),
     # Limits of one job; a job that breaks them never fits. Before the general line below.
-    (r"(Assoc|QOS)(Max|Min)\w+(PerJob|PerNode|Limit)", Answer.NEVER),
-    (r"(Assoc|QOS)Grp\w+", Answer.NEVER),
+    (r"(Assoc|QOS)(Max|Min|Grp)\w+", Answer.NEVER),
     # Without such a word this text may be a full queue as well as a limit of one job.
     (r"Job violates accounting/QOS policy", Answer.NOT_NOW),
     (r"too many jobs|Maximum (array|job) (count|size)|MaxJobCount", Answer.NOT_NOW),

@@ -15,7 +15,8 @@ _TIME = r"\d+|Unknown|None|N/A|"
 _ROW = re.compile(
     r"(?P<base>\d+)(?:_(?P<index>\d+)|_\[(?P<tasks>[^\]|]*)\])?(?:\+\d+)?(?P<step>\.[^|]+)?"
     r"\|(?P<word>[A-Z_]+)\+?(?: by \S+)?\|(?:(?P<exit>\d+):(?P<signal>\d+))?"
-    rf"\|(?P<submit>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<node>.*)"
+    rf"\|(?P<submit>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<node>.*)",
+    re.ASCII,
 )
 # Without a list of states, sacct leaves out what never became eligible: a job that was held
 # until it was cancelled. The letters are those of 20.11; later releases know them all.

@@ -10,7 +10,7 @@ from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.contract import SubmitRefused, SubmitUncertain
 from hpcrunner.schedulers.refusals import Answer, answer_of, in_words
 
-_ID = re.compile(r"(\d+)(?:;[A-Za-z0-9_.-]+)?")
+_ID = re.compile(r"(\d+)(?:;[A-Za-z0-9_.-]+)?", re.ASCII)
 
 
 def argv(batch: Batch, options: Sequence[str]) -> list[str]:

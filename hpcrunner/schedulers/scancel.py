@@ -11,7 +11,7 @@ from hpcrunner.schedulers.tasks import ranges
 
 _WORDS_A_CALL = 200
 _WORD_LENGTH = 1000  # Slurm reads an array's list of tasks into a buffer of a few kilobytes
-_JOB = re.compile(r"(\d+)(?:_(\d+))?")
+_JOB = re.compile(r"(\d+)(?:_(\d+))?", re.ASCII)
 _GONE = re.compile(
     r"Invalid job id specified|already (completing or )?completed|Job has already finished"
     r"|not in the queue|Kill job error on job id \S+: (?:Job/step )?already"

@@ -92,8 +92,7 @@ def _of_account(job: AccountedJob) -> Sighting:
 def _better(live: Sighting, account: Sighting) -> Sighting:
     """Two endings of one job, or an ending that accounting has not heard of yet."""
     if account.state is not JobState.ENDED:
-        known = account.reason is Reason.OUT_OF_MEMORY
-        return replace(live, reason=account.reason, word=account.word) if known else live
+        return live
     seen = replace(account, node=account.node or live.node)
     if account.reason in _PLAIN and live.reason not in _PLAIN:
         return replace(seen, reason=live.reason, word=live.word)

@@ -27,7 +27,7 @@ from hpcrunner.schedulers.states import meaning
 
 log = logging.getLogger(__name__)
 
-_JOB_ID = re.compile(r"\d+(?:_\d+)?")
+_JOB_ID = re.compile(r"\d+(?:_\d+)?", re.ASCII)
 _REUSE = 86_400  # s before ``since`` from which an account is of another job with this id
 
 

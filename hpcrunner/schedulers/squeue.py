@@ -14,7 +14,8 @@ from hpcrunner.schedulers.contract import SchedulerUnavailable
 _FORMAT = "%F|%K|%T|%S|%N|%r|%j"
 _ROW = re.compile(
     r"(?P<base>\d+)\|(?P<index>\d+|N/A)\|(?P<word>[A-Z_]+)\|(?P<start>\d+|N/A|Unknown)"
-    rf"\|(?P<node>[^|]*)\|(?P<pending>.*)\|(?P<name>{NAME_PREFIX}[0-9a-f]+)"
+    rf"\|(?P<node>[^|]*)\|(?P<pending>.*)\|(?P<name>{NAME_PREFIX}[0-9a-f]+)",
+    re.ASCII,
 )
 _OURS = re.compile(rf"\d+\|.*\|{NAME_PREFIX}[0-9a-f]+")
 

@@ -1,0 +1,126 @@
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcrunner.schedulers import sacct
+from hpcrunner.schedulers.command import Completed
+from hpcrunner.schedulers.contract import SchedulerUnavailable
+
+Captured = Callable[[str], Completed]
+
+
+def test_real_endings_are_read(captured: Captured) -> None:
+    accounts = sacct.parse(captured("sacct_after_the_end.txt"))
+    words = {i: accounts.jobs[i].word for i in ("1721", "1722", "1723", "1726", "1727", "1728")}
+    assert words == {
+        "1721": "COMPLETED",
+        "1722": "FAILED",
+        "1723": "TIMEOUT",
+        "1726": "OUT_OF_MEMORY",
+        "1727": "CANCELLED",
+        "1728": "FAILED",
+    }
+    assert accounts.jobs["1722"].exit_code == 3
+    assert accounts.jobs["1728"].signal == 9
+    assert accounts.jobs["1721"].ended_at == 1795225838.0
+    assert accounts.jobs["1727"].started_at is None
+    assert accounts.jobs["1727"].node == ""
+
+
+def test_a_step_that_ran_out_of_memory_shows_on_a_job_that_completed(captured: Captured) -> None:
+    job = sacct.parse(captured("sacct_after_the_end.txt")).jobs["1725"]
+    assert job.word == "COMPLETED"
+    assert "OUT_OF_MEMORY" in job.step_words
+
+
+def test_one_row_stands_for_all_tasks_that_never_started(captured: Captured) -> None:
+    accounts = sacct.parse(captured("sacct_while_running.txt"))
+    gone, waiting = accounts.find("6751_7"), accounts.find("6750_3")
+    assert gone is not None and gone.word == "CANCELLED"
+    assert waiting is not None and waiting.word == "PENDING"
+    assert accounts.find("6750_4") is None
+    assert accounts.find("6751") is None
+
+
+def test_a_list_of_tasks_that_is_cut_short_holds_any_task_without_a_row() -> None:
+    rows = "7_1|COMPLETED|0:0|100|100|200|n1\n7_[2,4,...]|CANCELLED|0:0|100|None|200|None assigned"
+    accounts = sacct.parse(Completed(rows, "", 0))
+    found = {index: accounts.find(f"7_{index}") for index in (1, 9)}
+    assert [job and job.word for job in found.values()] == ["COMPLETED", "CANCELLED"]
+
+
+def test_a_step_without_an_exit_code_is_read() -> None:
+    """As seen while a job is being cancelled."""
+    rows = "1733_8|CANCELLED|0:0|5|6|7|n2\n1733_8.batch|CANCELLED||6|6|7|n2\n"
+    assert sacct.parse(Completed(rows, "", 0)).jobs["1733_8"].step_words == {"CANCELLED"}
+
+
+def test_who_cancelled_is_not_part_of_the_state() -> None:
+    accounts = sacct.parse(Completed("9|CANCELLED by 1001|0:0|5|None|7|None assigned\n", "", 0))
+    assert accounts.jobs["9"].word == "CANCELLED"
+
+
+def test_of_a_requeued_job_the_newest_row_counts_with_its_own_steps() -> None:
+    rows = (
+        "9|PENDING|0:0|300|Unknown|Unknown|None assigned\n"
+        "9|NODE_FAIL|0:0|100|110|200|n1\n"
+        "9.batch|OUT_OF_MEMORY|0:125|110|110|200|n1\n"
+    )
+    assert sacct.parse(Completed(rows, "", 0)).jobs["9"].word == "PENDING"
+
+
+@pytest.mark.parametrize(
+    "completed",
+    [
+        Completed("", "sacct: error: Problem talking to the database: Connection refused", 1),
+        Completed("", "sacct: error: slurm_persist_conn_open_without_init: failed", 0),
+        Completed("Slurm accounting storage is disabled\n", "", 1),
+        Completed("17|COMPLETED\n", "", 0),
+    ],
+)
+def test_a_failure_is_never_an_empty_account(completed: Completed) -> None:
+    with pytest.raises(SchedulerUnavailable):
+        sacct.parse(completed)
+
+
+def test_thousands_of_tasks_are_one_question() -> None:
+    ids = [f"{base}_{index}" for base in (70, 9) for index in range(1, 5001)]
+    [argv] = sacct.argvs(ids)
+    assert "--jobs=9,70" in argv
+
+
+def test_no_question_outgrows_what_a_command_line_can_hold() -> None:
+    argvs = list(sacct.argvs([str(4_000_000_000 + n) for n in range(25_000)]))
+    assert len(argvs) == 3
+    assert all(len(word) < 128 * 1024 for argv in argvs for word in argv)
+
+
+def test_a_search_by_name_reaches_back_over_a_fast_clock_and_never_eligible_jobs() -> None:
+    argv = sacct.argv_by_name("hpcr-ab", 1_795_225_838.7)
+    assert "--starttime=uts1795222238" in argv
+    assert any(word.startswith("--state=") and "PD" in word for word in argv)
+
+
+@given(st.text(), st.text(), st.integers(-1, 3))
+def test_any_answer_is_read_or_refused(stdout: str, stderr: str, returncode: int) -> None:
+    with contextlib.suppress(SchedulerUnavailable):
+        sacct.parse(Completed(stdout, stderr, returncode))
+
+
+_TASKS = st.from_regex(r"[0-9,:%.-]{0,20}", fullmatch=True)
+_ID = st.one_of(
+    st.from_regex(r"[1-9][0-9]{0,9}(_(0|[1-9][0-9]{0,9}))?(\.batch|\.0)?", fullmatch=True),
+    _TASKS.map(lambda tasks: f"12_[{tasks}]"),
+)
+
+
+@given(st.lists(st.tuples(_ID, st.sampled_from(["PENDING", "CANCELLED by 7", "ODD_ONE"]))))
+def test_any_row_of_the_right_form_is_read(rows: list[tuple[str, str]]) -> None:
+    text = "".join(f"{job}|{word}|0:0|5|6|7|n1\n" for job, word in rows)
+    accounts = sacct.parse(Completed(text, "", 0))
+    for job, _ in rows:
+        if "[" not in job and "." not in job:
+            assert accounts.find(job) is not None

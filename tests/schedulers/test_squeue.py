@@ -1,0 +1,81 @@
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcrunner.schedulers import squeue
+from hpcrunner.schedulers.command import Completed
+from hpcrunner.schedulers.contract import SchedulerUnavailable
+
+Captured = Callable[[str], Completed]
+
+
+def test_a_real_answer_gives_our_jobs_and_only_ours(captured: Captured) -> None:
+    jobs = squeue.by_id(squeue.parse(captured("squeue_states_all.txt")))
+    assert len(jobs) == 34  # of 36 jobs; "odd|name with | bars" and "two\nlines" are not ours
+    assert all(job.name.startswith("hpcr-ca") for job in jobs.values())
+
+
+def test_waiting_tasks_of_an_array_come_one_by_one_with_their_reason(captured: Captured) -> None:
+    jobs = squeue.by_id(squeue.parse(captured("squeue_states_all.txt")))
+    assert [i for i in jobs if i.startswith("6750_")] == [f"6750_{n}" for n in (3, 5, 6, 7, 8, 9)]
+    assert jobs["6749_5"].word == "PENDING"
+    assert jobs["6749_5"].pending == "JobArrayTaskLimit"
+    assert jobs["6749_5"].started_at is None
+
+
+def test_a_running_job_has_node_and_start(captured: Captured) -> None:
+    job = squeue.by_id(squeue.parse(captured("squeue_states_all.txt")))["6741"]
+    assert (job.word, job.node, job.started_at) == ("RUNNING", "n2", 1795226987.0)
+
+
+def test_a_reason_may_hold_blanks_brackets_and_bars() -> None:
+    reason = "Job's QOS not permitted to use this partition (low allows low not high) | (null)"
+    [job] = squeue.parse(Completed(f"17|N/A|PENDING|N/A||{reason}|hpcr-ab\n", "", 0))
+    assert job.pending == reason
+
+
+def test_no_jobs_is_an_answer() -> None:
+    assert squeue.parse(Completed("", "", 0)) == []
+
+
+@pytest.mark.parametrize(
+    "completed",
+    [
+        Completed("", "slurm_load_jobs error: Unable to contact slurm controller", 1),
+        Completed("", "squeue: error: Invalid user: nobody", 0),
+        Completed("", "", 1),
+    ],
+)
+def test_a_failure_is_never_an_empty_queue(completed: Completed) -> None:
+    with pytest.raises(SchedulerUnavailable):
+        squeue.parse(completed)
+
+
+def test_a_row_of_ours_in_another_form_is_a_failure_not_a_gone_job() -> None:
+    with pytest.raises(SchedulerUnavailable, match="another form"):
+        squeue.parse(Completed("17|N/A|running|soon|n1|None|hpcr-ab\n", "", 0))
+
+
+def test_the_question_covers_hidden_partitions_ended_jobs_and_single_tasks() -> None:
+    words = squeue.argv()
+    assert {"--me", "--all", "--array", "--states=all", "--noheader"} <= set(words)
+    assert "--name=hpcr-ab" in squeue.argv("hpcr-ab")
+
+
+@given(st.text(), st.text(), st.integers(-1, 3))
+def test_any_answer_is_read_or_refused(stdout: str, stderr: str, returncode: int) -> None:
+    with contextlib.suppress(SchedulerUnavailable):
+        squeue.parse(Completed(stdout, stderr, returncode))
+
+
+_FIELD = st.text(st.characters(blacklist_characters="\n", blacklist_categories=["Cs"]), max_size=12)
+
+
+@given(st.lists(st.lists(_FIELD, min_size=5, max_size=9).map("|".join), max_size=5))
+def test_other_jobs_rows_never_hide_ours(others: list[str]) -> None:
+    ours = "17|4|RUNNING|1795226987|n1|None|hpcr-ab"
+    text = "\n".join([*others, ours, *others])
+    assert "17_4" in squeue.by_id(squeue.parse(Completed(text, "", 0)))
