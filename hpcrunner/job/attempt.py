@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job import artifacts, claim, limits
@@ -19,6 +20,7 @@ from hpcrunner.job.ending import Ending, ending_by, ending_of, looks_killed, wit
 from hpcrunner.job.environment import LOG_NAME, prepare_python
 from hpcrunner.job.events import PREFIX, Events, one_line, say
 from hpcrunner.job.output import Tee
+from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import payload_environment, payload_words
 from hpcrunner.job.process import PayloadProcess
 from hpcrunner.job.recordfile import make_way, write_record
@@ -34,6 +36,7 @@ LEFTOVER_GRACE = 2.0  # the same for what a payload leaves running when it ends
 HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
 PIPE_PATIENCE = 10.0
 CLIENT_PATIENCE = 60.0
+T = TypeVar("T")
 
 
 def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> int:
@@ -158,7 +161,7 @@ class _Attempt:
                 self.stopper.add(limits.job_deadline(plan.setup, self.started_at, self.end))
             if experiment.record is not None:
                 self.record = ClientRecord(experiment.record, experiment.document, events)
-                if self.record.stopped():
+                if _elsewhere(self.record.stopped):
                     raise StopAsked(STOPPED_BY_CLIENT)
             kept = artifacts.kept_in_folders(experiment)
             self.workspace = workspace = make_workspace(
@@ -185,7 +188,7 @@ class _Attempt:
             for name in refused:
                 events.tell("left_out", f"config.env may not set {name}: left as the job has it")
             if self.record is not None:
-                self.record.start()
+                _elsewhere(self.record.start)
         return workspace, words, environment
 
     def _run_payload(
@@ -265,6 +268,11 @@ class _Attempt:
         if self.tee.failure is None:
             return []
         return [f"the output was not written: {self.tee.failure.strerror}"]
+
+
+def _elsewhere(task: Callable[[], T]) -> T:
+    """Run a store's call on another thread, so that a stop breaks in here and not inside of it."""
+    return next(in_parallel([task], workers=1))
 
 
 def _fault(fault: Exception) -> Ending:

@@ -20,7 +20,7 @@ from hpcrunner.job.events import Events
 from hpcrunner.job.limits import Stop
 from hpcrunner.request.location import Location
 from hpcrunner.request.reasons import Reason
-from hpcrunner.storage.contract import ArtifactNotFound
+from hpcrunner.storage.contract import ArtifactNotFound, Store
 
 WAITING, RUNNING, FINISHED, STOPPED = "waiting", "running", "finished", "stopped"
 LOOK_EVERY = 10.0
@@ -65,8 +65,6 @@ class ClientRecord:
         self._change(finished)
 
     def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
-        from hpcrunner.storage.stores import store_for
-
         try:
             with self._lock:
                 record = self._read()
@@ -74,16 +72,23 @@ class ClientRecord:
                     record = json.loads(self._document)
                 change(record)
                 body = json.dumps(record).encode()
-                store_for(self._location).put(self._location, io.BytesIO(body), len(body))
+                self._store().put(self._location, io.BytesIO(body), len(body))
         except Exception as error:
             what = str(error) or type(error).__name__
             self._events.tell("record_failed", f"client's record not written: {what}")
 
-    def _read(self) -> dict[str, Any] | None:
+    def _store(self) -> Store:
+        if self._location.scheme == "file":
+            from hpcrunner.storage.file import FileStore
+
+            return FileStore(private=True)  # it holds credentials
         from hpcrunner.storage.stores import store_for
 
+        return store_for(self._location)
+
+    def _read(self) -> dict[str, Any] | None:
         try:
-            with store_for(self._location).open(self._location) as download:
+            with self._store().open(self._location) as download:
                 record = json.loads(download.stream.read(_LARGEST))
         except ArtifactNotFound:
             return None

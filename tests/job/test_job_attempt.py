@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -183,21 +184,24 @@ def test_a_cancel_that_hits_the_payload_first_is_still_a_cancel(node: Node) -> N
     node.write(node.script("import time; print('ready', flush=True); time.sleep(3600)"))
     process = node.start()
     wait_until(lambda: "ready" in node.log())
-    os.kill(node.event("running")["pid"], signal.SIGTERM)
+    pid = node.event("running")["pid"]
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not living([pid]))
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     assert node.record().reason is Reason.CANCELLED
 
 
 def test_a_cancel_before_the_payload_ends_the_attempt_at_once(node: Node) -> None:
-    os.mkfifo(node.store / "slow.tar")  # whoever reads it waits for ever
     experiment = node.script(TRAIN)
-    slow = PlannedArtifact("data", node.location("slow.tar"), False, True)
-    node.write(replace(experiment, artifacts=(*experiment.artifacts, slow)))
-    process = node.start()
-    wait_until(lambda: node.event("fetching"))
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/data.tar"
+        slow = PlannedArtifact("data", Location("http", "", endpoint=url), False, True)
+        node.write(replace(experiment, artifacts=(*experiment.artifacts, slow)))
+        process = node.start()
+        silent.accept()  # it asks, and is never answered
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
     assert node.record().reason is Reason.CANCELLED
     assert node.record().payload_started_at is None
 
@@ -396,6 +400,7 @@ def test_a_missing_client_record_is_made_from_the_document(node: Node) -> None:
     node.run(replace(node.script(TRAIN), record=location, document='{"key": "k"}'))
     after = json.loads(Path(location.key).read_text())
     assert (after["key"], after["status"]) == ("k", "finished")
+    assert Path(location.key).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_client_record_that_cannot_be_written_is_an_event_and_no_failure(node: Node) -> None:
