@@ -186,12 +186,6 @@ class Site(Part):
         """The spool as a path."""
         return Path(self.spool)
 
-    @property
-    def lost_on_drmaa(self) -> tuple[str, ...]:
-        """A line for each directive that slurm-drmaa cannot carry; ``auto`` takes sbatch then."""
-        own = [partition.directives for partition in self.partitions]
-        return drmaa_refuses(word for words in (self.directives, *own) for word in words)
-
     @model_validator(mode="after")
     def _consistent(self) -> Site:
         found = _contradictions(self)
