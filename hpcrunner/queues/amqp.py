@@ -24,8 +24,9 @@ _AMQP_URL = "--amqp-url"
 _MANAGEMENT_URL = "--amqp-mgt-url"
 _ENCODE = "write user:password@host:port/vhost, with any of /#?@%: in the password percent-encoded"
 
-# A gateway may be busy with one submission for a minute: the broker gives up after two of these.
-_HEARTBEAT = 120
+# The broker gives up after two of these without a word, so a minute in one submission is well
+# within; and a broker that hangs holds a take up for one of them.
+_HEARTBEAT = 60
 _SETTINGS: dict[str, object] = {
     "heartbeat": _HEARTBEAT,
     "connection_attempts": 1,

@@ -65,6 +65,7 @@ class Relay:
         self.port = self._server.getsockname()[1]
         self.connections = 0
         self.sent = 0  # bytes from the client to the broker
+        self.cut_after: float = float("inf")  # so many more bytes from the broker
         self.hung_up = 0  # connections the broker ended
         self.open = True
         threading.Thread(target=self._accept, daemon=True).start()
@@ -87,6 +88,10 @@ class Relay:
             while data := source.recv(65536):
                 if counted:
                     self.sent += len(data)
+                else:
+                    self.cut_after -= len(data)
+                if self.cut_after < 0:
+                    break
                 target.sendall(data)
         self.hung_up += not counted
         for end in (source, target):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ from hpcrunner.queues.contract import Delivery
 from hpcrunner.queues.directory import DirectorySource, fair_shares
 from hpcrunner.queues.errors import OptionInvalid
 from hpcrunner.queues.matching import QueueFilter
+from hpcrunner.queues.softlock import Hold, QueueLock
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -243,8 +243,6 @@ def test_nothing_is_taken_while_the_client_holds_the_lock(root: Path) -> None:
 
 def test_our_lock_is_one_the_client_waits_for(root: Path) -> None:
     client = PythonClient(root, "local_a")
-    from hpcrunner.queues.softlock import Hold, QueueLock
-
     with QueueLock(client.path).tried() as hold:
         assert hold is Hold.HELD
         with pytest.raises(filelock.Timeout):
@@ -271,8 +269,6 @@ def test_a_stale_lock_is_passed_by_and_warned_of_once(
 
 
 def test_the_lock_a_killed_gateway_left_is_removed(root: Path) -> None:
-    from hpcrunner.queues.softlock import QueueLock
-
     (root / "local_a").mkdir(parents=True)
     put(root / "local_a", "m")
     child = os.fork()
@@ -577,8 +573,3 @@ def test_two_gateways_in_threads_share_without_duplicates(root: Path) -> None:
     for worker in workers:
         worker.join()
     assert Counter(taken) == Counter(b"%d" % number for number in range(300))
-
-
-def test_the_source_speaks_of_itself_by_its_folder(root: Path) -> None:
-    logging.getLogger(__name__)
-    assert str(root) in source_of(root).name

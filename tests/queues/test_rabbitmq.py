@@ -164,6 +164,24 @@ def test_a_cut_connection_is_survived(lab: Lab, clock: Clock, eventually: Eventu
     assert lab.relay.connections == 3
 
 
+def test_a_connection_cut_in_the_middle_of_a_take_loses_and_doubles_nothing(
+    lab: Lab, clock: Clock, eventually: Eventually
+) -> None:
+    sent = {b"%d" % number for number in range(200)}
+    for body in sorted(sent):
+        lab.publisher.publish("rmq_a", body)
+    source = lab.source(lab.relayed_url, clock=clock)
+    assert source.take(0) == []
+    lab.relay.cut_after = 5000
+    assert source.take(500) == [], "what came is on its way back already"
+    lab.relay.cut_after = float("inf")
+    eventually(lambda: lab.ready("rmq_a") == 200)
+    clock.forward(10)
+    taken = take_until(source, 200, eventually)
+    assert set(bodies(taken)) == sent
+    assert 0 < sum(d.redelivered for d in taken) < 200
+
+
 def test_a_connection_the_broker_gave_up_while_we_were_busy_is_made_anew(
     lab: Lab, clock: Clock, eventually: Eventually
 ) -> None:
