@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 from hpcrunner.cli.options import option
-from hpcrunner.sites.load import load_site
+from hpcrunner.sites.load import load_site, with_spool
 from hpcrunner.sites.site import Site
 
 SiteName = Annotated[
@@ -26,9 +25,7 @@ DEFAULT_SITE = "local"
 def chosen_site(name: str, spool: str) -> Site:
     """The site of that name or file, with the spool of the command line if one is given."""
     site = load_site(name)
-    if spool:
-        return site.model_copy(update={"spool": str(Path(spool).expanduser().absolute())})
-    return site
+    return with_spool(site, spool) if spool else site
 
 
 def print_json(value: Any) -> None:

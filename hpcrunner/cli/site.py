@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hpcrunner.batch.script import check_templates
 from hpcrunner.sites.load import load_site, site_file, site_names
 
 app = typer.Typer(no_args_is_help=True, help="List, show and check site files.")
@@ -28,4 +29,5 @@ def show(name: Annotated[str, typer.Argument(help="A site's name or file.")]) ->
 def check(name: Annotated[str, typer.Argument(help="A site's name or file.")]) -> None:
     """Read a site file and say whether it is sound; every mistake is one line."""
     site = load_site(name)
+    check_templates(site)
     typer.echo(f"{site_file(name)}: sound ({len(site.partitions)} partition(s))")

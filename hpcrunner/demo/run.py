@@ -48,6 +48,7 @@ def run_demo(folder: Path, show: Callable[[Sequence[Experiment]], None]) -> list
     """
     site = demo_site(folder)
     (folder / "scratch").mkdir(mode=0o700, exist_ok=True)
+    spool_of(site).prepare()
     logging.getLogger("hpcrunner").addHandler(logging.FileHandler(folder / "gateway.log"))
     logging.getLogger("hpcrunner").setLevel(logging.INFO)
     for work in WORK:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from hpcrunner.batch.script import check_templates
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.gateway import NO_LIMITS, Gateway, Limits
 from hpcrunner.gateway.intake import Intake
@@ -40,9 +41,10 @@ def open_gateway(
 ) -> Iterator[tuple[Gateway, Journal]]:
     """A gateway over the site's spool, its own submit queue, and the queues of ``options``.
 
-    Raises SpoolBusy where another gateway runs on this spool, SpoolError, JournalError, or
-    SchedulerUnavailable.
+    Raises SpoolBusy where another gateway runs on this spool, SpoolError, JournalError,
+    SchedulerUnavailable, or TemplateRefused.
     """
+    check_templates(site)
     spool = spool_of(site)
     spool.prepare()
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcrunner.batch.batch import Batch
-from hpcrunner.batch.native import native_specification
+from hpcrunner.batch.native import NativeRefused, native_specification
 from hpcrunner.batch.script import render_script
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.assemble import spool_of
@@ -38,7 +38,14 @@ def preview(body: bytes, site: Site) -> dict[str, Any]:
     masked = redact_document(shown)
     return {
         "script": render_script(batch, site),
-        "native_specification": native_specification(batch, site),
+        "native_specification": _native(batch, site),
         "plan": masked,
         "plan_text": json.dumps(masked, indent=2),
     }
+
+
+def _native(batch: Batch, site: Site) -> str:
+    try:
+        return native_specification(batch, site)
+    except NativeRefused as error:
+        return f"none: {error.line()}"

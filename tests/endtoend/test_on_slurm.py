@@ -1,0 +1,154 @@
+"""The whole way on a real Slurm, through sbatch and through DRMAA."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+
+LEDGER = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+os.write(fd, (os.environ["STUDIOML_EXPERIMENT"] + "\\n").encode())
+"""
+
+ENDINGS = """
+import sys, time
+if sys.argv[1] == "exit":
+    print("the last thing it said")
+    sys.exit(3)
+if sys.argv[1] == "memory":
+    hog = bytearray(400_000_000)
+    time.sleep(20)
+if sys.argv[1] == "long":
+    time.sleep(600)
+print("well")
+"""
+
+SECRETIVE = """
+import os, time
+assert os.environ["API_TOKEN"] == "hush-hush-token"
+print("ready", flush=True)
+time.sleep(8)
+"""
+
+
+def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := holds():
+            return answer
+        time.sleep(0.5)
+    raise AssertionError(f"{holds} never held")
+
+
+def test_five_hundred_equal_experiments_are_a_handful_of_submissions_and_each_runs_once(
+    flow: Any,
+) -> None:
+    ledger = flow.folder / "ledger"
+    flow.write_site(**{"  - name: cpu # n2": "  - name: short", "max_time: 1-00:00:00": ""})
+    keys = flow.publish(
+        LEDGER, {"args": [str(ledger)], "ram": "64m", "max_duration": "30s", "times": 500}
+    )
+    flow.finish(500, seconds=600)
+    assert Counter(ledger.read_text().split()) == Counter(keys)
+    told = flow.status()
+    assert {e["state"] for e in told} == {"SUCCEEDED"}, flow.log()[-3000:]
+    submissions = {e["job_id"].split("_")[0] for e in told}
+    assert len(submissions) <= 5
+
+
+def test_every_ending_is_told_with_its_own_reason(flow: Any) -> None:
+    keys = flow.publish(
+        ENDINGS,
+        {"args": ["well"]},
+        {"args": ["exit"]},
+        {"args": ["memory"], "ram": "100MiB"},
+        {"args": ["long"], "max_duration": "3s"},
+        {"args": ["well"], "project": "unfetchable"},
+        {"args": ["well"], "ram": "900g"},
+    )
+    flow.finish(len(keys))
+    told = {e["key"]: e for e in flow.status()}
+    reasons = [(told[k]["state"], told[k]["reason"]) for k in keys]
+    assert reasons == [
+        ("SUCCEEDED", "COMPLETED"),
+        ("FAILED", "PAYLOAD_EXIT"),
+        ("FAILED", "OUT_OF_MEMORY"),
+        ("FAILED", "MAX_DURATION"),
+        ("FAILED", "ARTIFACT_NOT_FOUND"),
+        ("REJECTED", "REJECTED"),
+    ], [told[k]["text"] for k in keys]
+    assert told[keys[1]]["exit_code"] == 3
+    assert "the last thing it said" in told[keys[1]]["text"]
+    assert "900" in told[keys[5]]["text"] or "memory" in told[keys[5]]["text"]
+
+
+def test_cancel_ends_what_waits_and_what_runs(flow: Any) -> None:
+    running, waiting = flow.publish(
+        ENDINGS, {"args": ["long"]}, {"args": ["long"], "cpus": 8, "ram": "7g"}
+    )
+    process = flow.gateway("--limit-tasks", "2")
+    try:
+        states = lambda: {e["key"]: e for e in flow.status()}  # noqa: E731
+        until(lambda: states().get(running, {}).get("state") == "RUNNING")
+        until(lambda: states()[waiting]["pending"] in ("Resources", "Priority"))
+        flow.cluster.run(
+            flow.cluster.bin / "hpcrunner", "cancel", running, waiting, "--site", flow.site
+        )
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+    ended = states()
+    assert {e["state"] for e in ended.values()} == {"CANCELLED"}
+    assert {e["reason"] for e in ended.values()} == {"CANCELLED"}
+
+
+def test_no_secret_can_be_seen_by_others_while_it_runs_or_after(flow: Any) -> None:
+    (key,) = flow.publish(SECRETIVE, {"environment": {"API_TOKEN": "hush-hush-token"}})
+    process = flow.gateway(
+        "--limit-tasks", "1", env={"GATEWAY_SECRET": "of-the-gateway", "AWS_PROFILE": "mine"}
+    )
+    try:
+        told = until(lambda: [e for e in flow.status() if e["state"] == "RUNNING"])[0]
+        shown = _output("scontrol", "show", "job", "-dd", told["job_id"])
+        shown += _output("squeue", "-h", "-o", "%all")
+        shown += _output("ps", "-eo", "args")
+        job_side = _output("pgrep", "-u", flow.cluster.user, "-f", "hpcrunner.job").split()
+        environments = b"".join(_environment(pid) for pid in job_side)
+        assert job_side
+        assert b"of-the-gateway" not in environments
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+    shown += _output("sacct", "-P", "-o", "ALL", "-j", told["job_id"])
+    shown += flow.log()
+    for script in flow.folder.glob("spool/batches/*/script"):
+        shown += script.read_text()
+    assert "hush-hush" not in shown
+    assert "of-the-gateway" not in shown
+    spool = flow.folder / "spool"
+    open_to_others = [
+        p for p in [spool, *spool.rglob("*")] if stat.S_IMODE(p.lstat().st_mode) & 0o077
+    ]
+    assert open_to_others == []
+    assert [e["state"] for e in flow.status(key)] == ["SUCCEEDED"]
+
+
+def _output(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout
+
+
+def _environment(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
