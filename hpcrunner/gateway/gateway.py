@@ -89,7 +89,7 @@ class Gateway:
         room = min(_GROUP, self._max_jobs - live)
         if self._limits.tasks:
             room = min(room, self._limits.tasks - self._taken)
-        taken = self._intake.drain(room) if room > 0 else 0
+        taken = self._intake.drain(max(0, room))
         self._taken += taken
         self._track.cancel_wished()
         submitted = self._dispatch.step()

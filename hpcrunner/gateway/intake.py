@@ -42,12 +42,13 @@ class Intake:
     def drain(self, most: int) -> int:
         """Take up to ``most`` messages over all sources; returns how many were settled.
 
+        Every source is asked, for none where there is no room: connections want to be heard.
         Raises JournalError where they could not be written down: they stay unsettled and come
         back from their queues.
         """
         settled = 0
         for source in self._sources:
-            deliveries = source.take(most - settled) if most > settled else []
+            deliveries = source.take(most - settled)
             if not deliveries:
                 continue
             self._journal.add(self._rows(deliveries))
