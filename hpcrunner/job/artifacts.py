@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import threading
 import time
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from hpcrunner.job.events import Events, size
@@ -12,11 +17,16 @@ from hpcrunner.job.save import Upload
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
-from hpcrunner.storage.contract import ArtifactNotFound
+from hpcrunner.storage.contract import ArtifactNotFound, DiskBudgetExceeded
 
 IMAGE = "_singularity"  # what the payload runs in, not what it works on
 NOT_FETCHED = frozenset({"_metadata", IMAGE})
 WORKERS = 4
+# The completion service takes a result only if it is later than the end of its submission, by
+# its own clock, and that can be a second after the job has run.
+_LATER = 5.0
+# From this version on the client packs and knows a single file by a member ``./<name>``.
+_DOT_SLASH_IS_A_FILE = (0, 0, 39)
 
 
 def kept_in_folders(experiment: PlannedExperiment) -> tuple[PlannedArtifact, ...]:
@@ -24,43 +34,111 @@ def kept_in_folders(experiment: PlannedExperiment) -> tuple[PlannedArtifact, ...
     return tuple(a for a in experiment.artifacts if a.tag != IMAGE)
 
 
-def fetch_all(experiment: PlannedExperiment, workspace: Workspace, events: Events) -> None:
+def fetch_all(
+    experiment: PlannedExperiment, workspace: Workspace, events: Events
+) -> Mapping[str, str]:
     """Fetch every artifact into its folder, several at once.
 
-    A mutable artifact may be missing: the first attempt makes it. Any other failure raises the
-    StorageError of its kind, for mutable ones too: a run that goes on without the model it was
-    to resume would start over unnoticed, and at its end replace that model.
+    Returns, by tag, the names of files that the client packed as single files. A mutable
+    artifact may be missing: the first attempt makes it. Any other failure raises the
+    StorageError of its kind, for mutable ones too: a run that went on without the model it was
+    to resume would start over unnoticed, and replace that model at its end.
+
+    The disk budget holds for all together. While several come at once they may exceed it
+    between them; the last one of these then raises DiskBudgetExceeded.
     """
     from hpcrunner.storage.transfer import download
 
+    singles: dict[str, str] = {}
+    spent, lock = 0, threading.Lock()
+    budget = experiment.disk_budget or None
+
     def fetch(artifact: PlannedArtifact) -> None:
+        nonlocal spent
         began = time.monotonic()
+        left = None if budget is None else max(0, budget - spent)
+        folder = workspace.tag(artifact.tag)
         try:
-            got = download(artifact.location, workspace.tag(artifact.tag), artifact.unpack)
+            got = download(artifact.location, folder, artifact.unpack, budget=left)
         except ArtifactNotFound:
             if not artifact.mutable:
                 raise
             events.note("not_there", tag=artifact.tag)
             return
+        with lock:
+            spent += got.bytes
+            if budget is not None and spent > budget:
+                raise DiskBudgetExceeded(
+                    f"{size(spent)} with the others, more than the {size(budget)} it may use",
+                    where=str(artifact.location),
+                    remedy="ask for more with resources_needed.hdd",
+                )
+        if got.single is not None:
+            singles[artifact.tag] = got.single
         took = time.monotonic() - began
-        events.tell(
-            "fetched",
-            f"fetched {artifact.tag}, {size(got)} in {took:.1f} s",
-            tag=artifact.tag,
-            size=got,
-        )
+        text = f"fetched {artifact.tag}, {size(got.size)} in {took:.1f} s"
+        events.tell("fetched", text, tag=artifact.tag, size=got.size, sha256=got.sha256)
 
     wanted = [a for a in experiment.artifacts if a.tag not in NOT_FETCHED]
-    for _ in in_parallel([lambda a=a: fetch(a) for a in wanted], WORKERS):
+    for _ in in_parallel([partial(fetch, artifact) for artifact in wanted], WORKERS):
         pass
+    return singles
 
 
-def uploader(experiment: PlannedExperiment, workspace: Workspace) -> Upload:
-    """What packs and stores one artifact, in the tar habits of the request's own client."""
+def uploader(
+    experiment: PlannedExperiment,
+    workspace: Workspace,
+    singles: Mapping[str, str],
+    events: Events,
+) -> Upload:
+    """What packs and stores one artifact, in the tar habits of the request's own client.
 
-    def upload(artifact: PlannedArtifact, path: Path) -> SavedArtifact:
-        from hpcrunner.storage.transfer import upload as up
+    ``singles`` is read when an artifact is stored, not before.
+    """
+    old_client = is_old_client(experiment.python_packages)
 
-        return up(artifact, path, workspace.runner)
+    def upload(artifact: PlannedArtifact, folder: Path) -> SavedArtifact:
+        from hpcrunner.storage.transfer import upload as pack_and_put
+
+        path = as_it_came(folder, singles.get(artifact.tag))
+        packed = pack_and_put(
+            path,
+            artifact.location,
+            workspace.runner,
+            newest_mtime_floor=None if path.is_dir() else time.time() + _LATER,
+            old_client=old_client,
+        )
+        for left_out in packed.left_out:
+            events.tell("left_out", f"not saved with {artifact.tag}: {left_out}", tag=artifact.tag)
+        return SavedArtifact(artifact.tag, str(artifact.location), packed.size, packed.sha256)
 
     return upload
+
+
+def as_it_came(folder: Path, single: str | None) -> Path:
+    """What to pack of an artifact's folder: a file alone where the client knows it as a file.
+
+    That is a file named as its folder (``retval/retval``, ``output/output``), or the file that
+    came alone (``single``), as long as nothing stands beside it.
+    """
+    from hpcrunner.storage.transfer import as_packed
+
+    if single is not None:
+        try:
+            alone = os.listdir(folder) == [single]
+        except OSError:
+            alone = False
+        if alone and (folder / single).is_file() and not (folder / single).is_symlink():
+            return folder / single
+    return as_packed(folder)
+
+
+def is_old_client(python_packages: Collection[str]) -> bool:
+    """Whether the request comes from a client that knows files and folders the other way round.
+
+    The client sends its own version with its packages.
+    """
+    version = pinned_version(python_packages, "studioml")
+    if version is None:
+        return False
+    return tuple(map(int, re.findall(r"\d+", version)[:3])) < _DOT_SLASH_IS_A_FILE

@@ -164,6 +164,7 @@ class _Attempt:
                 if _elsewhere(self.record.stopped):
                     raise StopAsked(STOPPED_BY_CLIENT)
             kept = artifacts.kept_in_folders(experiment)
+            singles: dict[str, str] = {}
             self.workspace = workspace = make_workspace(
                 plan.setup,
                 f"{plan.batch}-{self.index}",
@@ -175,12 +176,12 @@ class _Attempt:
                 kept,
                 workspace,
                 experiment.save_interval,
-                artifacts.uploader(experiment, workspace),
+                artifacts.uploader(experiment, workspace, singles, events),
                 events,
                 on_saved=self.record.checkpoint if self.record else lambda: None,
             )
             events.note("fetching")
-            artifacts.fetch_all(experiment, workspace, events)
+            singles.update(artifacts.fetch_all(experiment, workspace, events))
             events.note("environment")
             python = prepare_python(experiment, plan.setup, workspace.runner, self.environ, events)
             words = payload_words(experiment, python.python, workspace)

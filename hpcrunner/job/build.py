@@ -61,7 +61,8 @@ def build(
     """Build a virtual environment in ``target``, a folder that does not exist yet.
 
     ``phases`` are installed one after another, later ones winning. The installers' output goes
-    to ``log``. False where pins contradict each other and were installed all the same. Raises EnvironmentFailed with its last lines, and OSError.
+    to ``log``. Returns False where pins contradict each other and were installed all the same.
+    Raises EnvironmentFailed with the log's last lines, and OSError.
     """
     uv = _uv(environ)
     resolved = True

@@ -8,9 +8,7 @@ replace results of an earlier attempt.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -41,7 +39,7 @@ class _Slot:
     path: Path
     interval: float | None
     due: float = 0.0
-    signature: bytes | None = None
+    signature: str | None = None
     saved: SavedArtifact | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -75,9 +73,11 @@ class Saver:
 
     def start(self) -> None:
         """Take what is there as already stored, and begin the periodic saves."""
+        from hpcrunner.storage.pack import content_signature
+
         now = time.monotonic()
         for slot in self._slots:
-            slot.signature = signature_of(slot.path)
+            slot.signature = content_signature(slot.path)
             slot.due = now + (slot.interval or 0.0)
         if any(slot.interval for slot in self._slots):
             threading.Thread(target=self._periodically, daemon=True).start()
@@ -141,8 +141,10 @@ class Saver:
         return line
 
     def _upload_changed(self, slot: _Slot, until: Until) -> None:
-        signature = signature_of(slot.path)
-        if signature is None or signature == slot.signature:
+        from hpcrunner.storage.pack import content_signature
+
+        signature = content_signature(slot.path)
+        if signature == slot.signature or not _holds_files(slot.path):
             return
         pause = _FIRST_PAUSE
         began = time.monotonic()
@@ -162,33 +164,8 @@ class Saver:
         self._events.tell("saved", text, tag=saved.tag, size=saved.size)
 
 
-def signature_of(path: Path) -> bytes | None:
-    """A digest of all names, sizes and change times below a path; None where no file is.
-
-    The change time (st_ctime) moves with any write, rename or mode, and a program cannot set
-    it back, so no file's bytes need to be read.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    files = 0
-    for name, found in sorted(_walk(path, "")):
-        digest.update(f"{name}\0{found.st_mode}\0".encode("utf-8", "surrogateescape"))
-        if not stat.S_ISDIR(found.st_mode):
-            files += 1
-            state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            digest.update(repr(state).encode())
-    return digest.digest() if files else None
-
-
-def _walk(path: Path, name: str) -> Iterable[tuple[str, os.stat_result]]:
-    try:
-        # The artifact's own path may be a link that the payload made to a larger disk.
-        found = path.lstat() if name else path.stat()
-        entries = os.listdir(path) if stat.S_ISDIR(found.st_mode) else []
-    except OSError:
-        return  # it vanished meanwhile
-    yield name, found
-    for entry in entries:
-        yield from _walk(path / entry, f"{name}/{entry}")
+def _holds_files(path: Path) -> bool:
+    return path.is_file() or any(files for _, _, files in os.walk(path))
 
 
 def _interval(artifact: PlannedArtifact, default: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 
 from hpcrunner.job.events import Events
 from hpcrunner.job.parallel import in_parallel
-from hpcrunner.job.save import Saver, Upload, signature_of
+from hpcrunner.job.save import Saver, Upload
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact
@@ -179,34 +178,6 @@ def test_before_a_payload_only_the_output_is_saved(
         (tmp_path / tag / "w").write_text("torn")
     assert saver.finish(soon, frozenset({"output"})) == []
     assert upload.tags == ["output"]
-
-
-def test_any_change_of_content_name_or_shape_changes_the_signature(tmp_path: Path) -> None:
-    root = tmp_path / "a"
-    assert signature_of(root) is None
-    root.mkdir()
-    assert signature_of(root) is None
-    (root / "sub").mkdir()
-    assert signature_of(root) is None
-    seen = [signature_of(root)]
-
-    def changed() -> bool:
-        seen.append(signature_of(root))
-        return seen[-1] not in seen[:-1]
-
-    (root / "w").write_text("x")
-    assert changed()
-    assert signature_of(root) == seen[-1]
-    found = (root / "w").stat()
-    (root / "w").write_text("y")  # same size, same modification time
-    os.utime(root / "w", ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert changed()
-    (root / "w").rename(root / "v")
-    assert changed()
-    (root / "v").chmod(0o755)
-    assert changed()
-    (root / "sub" / "link").symlink_to("nowhere")
-    assert changed()
 
 
 def test_the_first_error_of_many_tasks_is_raised_at_once() -> None:
