@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 from hpcrunner.cli.options import option
@@ -25,7 +26,10 @@ DEFAULT_SITE = "local"
 def chosen_site(name: str, spool: str) -> Site:
     """The site of that name or file, with the spool of the command line if one is given."""
     site = load_site(name)
-    return with_spool(site, spool) if spool else site
+    if not spool:
+        return site
+    given = Path(spool).expanduser()
+    return with_spool(site, spool if spool.startswith("$") else str(given.absolute()))
 
 
 def print_json(value: Any) -> None:

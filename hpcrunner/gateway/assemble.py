@@ -46,6 +46,12 @@ def open_gateway(
     """
     check_templates(site)
     spool = spool_of(site)
+    by_hand = QueueOptions(
+        queue_root=str(spool.queue_root),
+        queue_match=f"^{SUBMIT_QUEUE}$",
+        gateway_id=options.gateway_id,
+    )
+    sources = [*sources_from(by_hand), *sources_from(options)]
     spool.prepare()
     with ExitStack() as stack:
         stack.callback(SpoolLock(spool.lock, patience=_LOCK_PATIENCE).close)
@@ -53,12 +59,6 @@ def open_gateway(
         stack.callback(journal.close)
         scheduler = open_scheduler(site, spool.root)
         stack.callback(scheduler.close)
-        by_hand = QueueOptions(
-            queue_root=str(spool.queue_root),
-            queue_match=f"^{SUBMIT_QUEUE}$",
-            gateway_id=options.gateway_id,
-        )
-        sources = [*sources_from(by_hand), *sources_from(options)]
         for source in sources:
             stack.callback(source.close)
         dispatch = Dispatch(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id)

@@ -130,6 +130,7 @@ def test_a_request_file_goes_the_same_way(person: Person) -> None:
 
 def test_logs_follow_until_the_end(person: Person) -> None:
     gateway = person.start("gateway", "--limit-tasks", "1")
+    until(lambda: "pid" in _text(person.spool / "gateway.lock"))
     out, _ = person.run("submit", "--", person.script, "sleep", "4")
     text, _ = person.run("logs", "-f", out.strip())
     assert "sleeping" in text
@@ -159,6 +160,7 @@ def test_a_second_gateway_is_refused_by_the_name_of_the_first(person: Person) ->
 
 def test_experiments_survive_a_killed_gateway(person: Person) -> None:
     first = person.start("gateway")
+    until(lambda: "pid" in _text(person.spool / "gateway.lock"))
     name = person.run("submit", "--", person.script, "sleep", "3")[0].strip()
     first.kill()
     first.wait()
@@ -199,7 +201,7 @@ BAD = [
     (["status", "abc"], 73, "nothing has been submitted"),
     (["status", "--site", "nowhere"], 78, "nowhere"),
     (["gateway", "--site", "bad.yaml"], 78, "schedulr"),
-    (["gateway", "--queue-match", "("], 78, "queue-match"),
+    (["gateway", "--queue-match", "("], 64, "queue-match"),
     (["gateway", "--limit-idle-duration", "a while"], 65, "a while"),
     (["render", "bad.json", "--site", "torn.yaml"], 78, "line"),
 ]
