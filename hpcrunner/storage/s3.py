@@ -143,7 +143,7 @@ def _failures() -> _Failures:
             known.TokenRetrievalError,
             known.ProfileNotFound,
         ),
-        unreachable=(known.HTTPClientError, HTTPError, OSError),
+        unreachable=(known.HTTPClientError, known.ConnectionError, HTTPError, OSError),
         other=(known.BotoCoreError, Boto3Error),
         broken=(known.HTTPClientError, known.IncompleteReadError, HTTPError, OSError),
     )

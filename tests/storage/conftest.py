@@ -1,0 +1,209 @@
+"""Real servers on loopback, and one that misbehaves on request."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcrunner.request.location import Location
+from hpcrunner.request.model import AwsCredentials
+
+KEYS = AwsCredentials("access", "s3cr3t-key")
+BUCKET = "artifacts"
+
+
+def free_port() -> int:
+    """A port nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def server(argv: list[str], port: int, log: Path, **environ: str) -> Iterator[None]:
+    """A server process until the context is left; ready when its port is."""
+    env = {**os.environ, **environ}
+    with log.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, env=env) as process:
+        try:
+            until = time.monotonic() + 60
+            while True:
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.05)
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def tool(name: str) -> str:
+    """A command of this environment."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: pip install 'hpcrunner[dev]'")
+    return found
+
+
+@dataclass(frozen=True)
+class S3:
+    """An S3 server and the folder of its bucket."""
+
+    endpoint: str
+    folder: Path
+
+    def at(self, key: str, **more: Any) -> Location:
+        usual = {"bucket": BUCKET, "endpoint": self.endpoint, "credentials": KEYS}
+        return Location("s3", key, **{**usual, **more})
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """``rclone serve s3`` over a folder."""
+    root = tmp_path_factory.mktemp("rclone")
+    folder = root / "buckets" / BUCKET
+    folder.mkdir(parents=True)
+    port = free_port()
+    argv = [tool("rclone"), "serve", "s3", str(root / "buckets"), "--addr", f"127.0.0.1:{port}"]
+    argv += ["--config", "/dev/null", "--dir-cache-time", "0s", "--cache-dir", str(root / "cache")]
+    # One entry of a CSV list, so its comma needs the quotes.
+    auth = f'"{KEYS.access_key},{KEYS.secret_access_key}"'
+    with server(argv, port, root / "log", RCLONE_AUTH_KEY=auth, HOME=str(root)):
+        yield S3(f"http://127.0.0.1:{port}", folder)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """moto's S3, which checks rights from its second request on: the first makes the bucket."""
+    import boto3
+    from botocore.config import Config
+
+    root = tmp_path_factory.mktemp("moto")
+    port = free_port()
+    argv = [tool("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with server(argv, port, root / "log", MOTO_CALL_RESET_API="false"):
+        endpoint = f"http://127.0.0.1:{port}"
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=KEYS.access_key,
+            aws_secret_access_key=KEYS.secret_access_key,
+            config=Config(s3={"addressing_style": "path"}),
+        )
+        client.create_bucket(Bucket=BUCKET)
+        client.put_object(Bucket=BUCKET, Key="private.bin", Body=b"private")
+        client.put_object(Bucket=BUCKET, Key="public.bin", Body=b"public", ACL="public-read")
+        yield S3(endpoint, root)
+
+
+@dataclass
+class Fault:
+    """What the faulty server does to one request. ``cut`` ends the body after that many bytes."""
+
+    status: int = 0
+    cut: int = -1
+    location: str = ""
+
+
+@dataclass
+class FaultyServer:
+    """Serves ``content`` at any path, with ranges; each queued fault spoils one request."""
+
+    port: int
+    content: bytes = b""
+    etag: str = '"v1"'
+    ranges: bool = True
+    faults: list[Fault] = field(default_factory=list)
+    seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def fail(self, *statuses: int, location: str = "") -> None:
+        """Answer the next requests with these statuses."""
+        self.faults += [Fault(status=status, location=location) for status in statuses]
+
+    def cut(self, *counts: int) -> None:
+        """Break the next answers off after so many bytes of their bodies."""
+        self.faults += [Fault(cut=count) for count in counts]
+
+    def s3(self, key: str = "k") -> Location:
+        return Location("s3", key, bucket=BUCKET, endpoint=self.url, credentials=KEYS)
+
+    def http(self, path: str = "/data.bin") -> Location:
+        return Location("http", path.lstrip("/"), endpoint=self.url + path)
+
+
+@pytest.fixture
+def faulty() -> Iterator[FaultyServer]:
+    """A web server that breaks connections and answers errors as its test says."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *words: object) -> None:
+            return
+
+        def do_PUT(self) -> None:
+            state.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            state.seen.append((f"{self.command} {self.path}", dict(self.headers)))
+            fault = state.faults.pop(0) if state.faults else Fault()
+            if fault.status:
+                self.send_response(fault.status)
+                if fault.location:
+                    self.send_header("Location", fault.location)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            start = 0
+            wanted = self.headers.get("Range", "")
+            guard = self.headers.get("If-Match") or self.headers.get("If-Range") or state.etag
+            if wanted and state.ranges:
+                if guard != state.etag:
+                    self.send_response(412)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                start = int(wanted.removeprefix("bytes=").partition("-")[0])
+            body = state.content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("ETag", state.etag)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if fault.cut < 0:
+                self.wfile.write(body)
+                return
+            self.wfile.write(body[: fault.cut])
+            self.wfile.flush()
+            # A reset, as from a dying load balancer: pending data are thrown away.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            self.close_connection = True
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    state = FaultyServer(httpd.server_address[1])
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield state
+    httpd.shutdown()
+    httpd.server_close()
