@@ -114,7 +114,9 @@ class DirectorySource:
         self._queues = {name: self._queues.get(name) or self._folder(name) for name in names}
 
     def _folder(self, name: str) -> QueueFolder:
-        return QueueFolder(self._root / name, clock=self._clock, monotonic=self._monotonic)
+        return QueueFolder(
+            self._root / name, self._claims.folder, clock=self._clock, monotonic=self._monotonic
+        )
 
     def _claim(self, room: int) -> None:
         waiting = {name: queue for name, queue in self._queues.items() if self._scan(name, queue)}

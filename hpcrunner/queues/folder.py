@@ -23,18 +23,20 @@ Stamp = tuple[int, int]
 class QueueFolder:
     """The waiting messages of one queue folder, oldest first.
 
+    ``scratch`` is the gateway's private folder beside the queues.
     ``clock`` is epoch seconds and ``monotonic`` a steady clock.
     """
 
     def __init__(
         self,
         path: Path,
+        scratch: Path,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
-        self.lock = QueueLock(path, clock=clock, monotonic=monotonic)
+        self.lock = QueueLock(path, scratch, clock=clock, monotonic=monotonic)
         self.waiting: deque[tuple[str, Stamp]] = deque()
         self._clock = clock
         self._monotonic = monotonic

@@ -7,6 +7,7 @@ before 3.22 leaves the file empty.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 LOCK_NAME = "lock.lock"
 STALE_SECONDS = 60.0
 _RECORD_BYTES = 1024
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
 
 
 class Hold(Enum):
@@ -29,19 +31,25 @@ class Hold(Enum):
 
 
 class QueueLock:
-    """The lock of one queue folder. ``clock`` is epoch seconds, ``monotonic`` a steady clock."""
+    """The lock of one queue folder.
+
+    ``scratch`` is a private folder on the same file system, made when needed. ``clock`` is
+    epoch seconds, ``monotonic`` a steady clock.
+    """
 
     def __init__(
         self,
         folder: Path,
+        scratch: Path,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = folder / LOCK_NAME
+        self._scratch = scratch
         self._clock = clock
         self._monotonic = monotonic
-        self._seen: tuple[tuple[int, int], float] | None = None
+        self._seen: tuple[tuple[int, ...], float] | None = None
 
     @contextmanager
     def tried(self) -> Iterator[Hold]:
@@ -57,29 +65,44 @@ class QueueLock:
     def _try(self) -> Hold:
         for _ in range(2):
             try:
-                handle = os.open(
-                    self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644
-                )
+                self._make()
             except FileExistsError:
                 dead = self._left_by_a_dead_process()
                 if dead is None:
                     return self._judge()
                 self._break(dead)
                 continue
-            try:
-                os.write(handle, f"{os.getpid()}\n{socket.gethostname()}\n".encode())
-            finally:
-                os.close(handle)
             self._seen = None
             return Hold.HELD
         return Hold.BUSY
+
+    def _make(self) -> None:
+        """Make the lock, its record in it from the first moment.
+
+        By a hard link: a process killed between making a lock and writing into it would leave
+        one that nobody can tell from a living client's.
+        """
+        text = f"{os.getpid()}\n{socket.gethostname()}\n".encode()
+        self._scratch.mkdir(mode=0o700, exist_ok=True)
+        record = self._scratch / f"{LOCK_NAME}.record"
+        # Removed, not overwritten: it may be the other name of a lock left by a crash.
+        record.unlink(missing_ok=True)
+        _write_new(record, text)
+        try:
+            os.link(record, self.path)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            _write_new(self.path, text)
+        finally:
+            record.unlink(missing_ok=True)
 
     def _judge(self) -> Hold:
         try:
             status = self.path.stat(follow_symlinks=False)
         except FileNotFoundError:
             return Hold.BUSY  # let go of this moment; the next round is soon
-        mark = (status.st_ino, status.st_mtime_ns)
+        mark = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         now = self._monotonic()
         if self._seen is None or self._seen[0] != mark:
             self._seen = (mark, now)
@@ -109,7 +132,7 @@ class QueueLock:
         return None
 
     def _break(self, inode: int) -> None:
-        aside = self.path.with_name(f"{LOCK_NAME}.break.{os.getpid()}.{os.urandom(16).hex()}")
+        aside = self._scratch / f"{LOCK_NAME}.broken"
         with suppress(FileNotFoundError):
             self.path.rename(aside)
             if aside.stat(follow_symlinks=False).st_ino != inode:
@@ -117,3 +140,11 @@ class QueueLock:
                 with suppress(OSError):
                     os.link(aside, self.path)
             aside.unlink()
+
+
+def _write_new(path: Path, text: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    try:
+        os.write(handle, text)
+    finally:
+        os.close(handle)
