@@ -46,7 +46,7 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
     """
     started_at = time.time()
     plan = read_plan(batch_folder)
-    experiment = plan.experiment(index)
+    plan.experiment(index)  # before the claim: there must be such a task
     for name in (CLAIMS, EVENTS, RECORDS):
         (batch_folder / name).mkdir(mode=0o700, exist_ok=True)
     record_path = batch_folder / RECORDS / f"{index}.json"
@@ -63,33 +63,12 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
     end = limits.job_end(plan.setup, started_at, environ)
     attempt = _Attempt(plan, index, environ, events, Stopper(end), started_at, end)
     ending = attempt.run()
-    ended_at = time.time()
     say(f"ended: {ending.reason.value}: {ending.text}")
     try:
-        written = write_record(
-            record_path,
-            Record(
-                batch=plan.batch,
-                index=index,
-                experiment=experiment.id,
-                attempt=experiment.attempt,
-                reason=ending.reason,
-                text=ending.text,
-                exit_code=ending.exit_code,
-                signal=ending.signal,
-                host=owner.host,
-                job_id=owner.job_id,
-                started_at=started_at,
-                payload_started_at=attempt.payload_started_at,
-                ended_at=ended_at,
-                last_lines=attempt.tee.tail.last() if attempt.tee else (),
-                saved=attempt.saver.saved if attempt.saver else (),
-            ),
-        )
-        if not written:
+        if not write_record(record_path, attempt.record_of(ending, owner)):
             say(f"task {index}: a record was there already and stays")
-        attempt.tell_client(ending)
         events.note("ended", reason=ending.reason.value, text=ending.text)
+        attempt.tell_client(ending)
     finally:
         attempt.clean_up()
     return ending.status
@@ -109,7 +88,7 @@ class _Attempt:
     workspace: Workspace | None = None
     saver: Saver | None = None
     tee: Tee | None = None
-    record: ClientRecord | None = None
+    client: ClientRecord | None = None
     payload_started_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -131,13 +110,33 @@ class _Attempt:
         except Exception as fault:
             return _fault(fault)
 
+    def record_of(self, ending: Ending, owner: claim.Owner) -> Record:
+        """The record of this attempt, ended now."""
+        return Record(
+            batch=self.plan.batch,
+            index=self.index,
+            experiment=self.experiment.id,
+            attempt=self.experiment.attempt,
+            reason=ending.reason,
+            text=one_line(ending.text),
+            exit_code=ending.exit_code,
+            signal=ending.signal,
+            host=owner.host,
+            job_id=owner.job_id,
+            started_at=self.started_at,
+            payload_started_at=self.payload_started_at,
+            ended_at=time.time(),
+            last_lines=self.tee.tail.last() if self.tee else (),
+            saved=self.saver.saved if self.saver else (),
+        )
+
     def tell_client(self, ending: Ending) -> None:
         """Finish the client's record; an expired experiment keeps its status, as clients expect.
 
         Our own record is written by now, so a store that hangs can hold up nothing but us.
         """
-        if self.record is not None and ending.reason is not Reason.LIFETIME_EXPIRED:
-            thread = threading.Thread(target=self.record.finish, daemon=True)
+        if self.client is not None and ending.reason is not Reason.LIFETIME_EXPIRED:
+            thread = threading.Thread(target=self.client.finish, daemon=True)
             thread.start()
             thread.join(CLIENT_PATIENCE)
 
@@ -160,8 +159,8 @@ class _Attempt:
             if self.end is not None:
                 self.stopper.add(limits.job_deadline(plan.setup, self.started_at, self.end))
             if experiment.record is not None:
-                self.record = ClientRecord(experiment.record, experiment.document, events)
-                if _elsewhere(self.record.stopped):
+                self.client = ClientRecord(experiment.record, experiment.document, events)
+                if _elsewhere(self.client.stopped):
                     raise StopAsked(STOPPED_BY_CLIENT)
             kept = artifacts.kept_in_folders(experiment)
             singles: dict[str, str] = {}
@@ -178,7 +177,7 @@ class _Attempt:
                 experiment.save_interval,
                 artifacts.uploader(experiment, workspace, singles, events),
                 events,
-                on_saved=self.record.checkpoint if self.record else lambda: None,
+                on_saved=self.client.checkpoint if self.client else lambda: None,
             )
             events.note("fetching")
             singles.update(artifacts.fetch_all(experiment, workspace, events))
@@ -188,8 +187,8 @@ class _Attempt:
             environment, refused = payload_environment(experiment, workspace, python, self.environ)
             for name in refused:
                 events.tell("left_out", f"config.env may not set {name}: left as the job has it")
-            if self.record is not None:
-                _elsewhere(self.record.start)
+            if self.client is not None:
+                _elsewhere(self.client.start)
         return workspace, words, environment
 
     def _run_payload(
@@ -197,11 +196,11 @@ class _Attempt:
     ) -> Ending:
         """Start the payload and wait for its end, or bring it about."""
         stopper, saver = self.stopper, self.saver
-        self.tee = tee = Tee(workspace.output)
         if saver is not None:
             saver.start()
+        self.tee = tee = Tee(workspace.output)  # from here on the last run's output is changed
         process = PayloadProcess(words, environment, workspace.cwd)
-        watch = StopWatch(self.record, stopper.ask) if self.record else None
+        watch = StopWatch(self.client, stopper.ask) if self.client else None
         grace = min(PAYLOAD_GRACE, self.plan.setup.grace / 3)
         try:
             self.payload_started_at = time.time()
@@ -220,7 +219,8 @@ class _Attempt:
                 stopper.wait()
             if code is not None and looks_killed(code):
                 self._listen(HEARSAY)
-            stop = None if code == 0 else stopper.asked
+            # A payload that obeys a signal to the whole job may end well; that is no success.
+            stop = stopper.asked
         finally:
             if watch is not None:
                 watch.close()

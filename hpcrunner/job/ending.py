@@ -71,10 +71,7 @@ class Ending:
 
 
 def ending_of(code: int, stop: Stop | None) -> Ending:
-    """The ending of a payload that ran: its return code (negative: signal), and who stopped it.
-
-    A payload that ended well by itself has completed, whatever else was under way.
-    """
+    """The ending of a payload that ran: its return code (negative: signal), and who stopped it."""
     exit_code, signum = (code, None) if code >= 0 else (None, -code)
     if stop is not None:
         return Ending(stop.reason, stop.text, exit_code, signum)

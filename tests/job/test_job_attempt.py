@@ -180,6 +180,26 @@ def test_a_cancel_gives_the_payload_its_grace_and_saves(node: Node, how: signal.
     assert node.members("modeldir.tar") == {"weights": b"saved in time"}
 
 
+def test_a_payload_that_obeys_the_schedulers_signal_is_cancelled_not_completed(node: Node) -> None:
+    node.write(node.script(OBEDIENT))
+    process = node.start()
+    wait_until(lambda: "ready" in node.log())
+    process.send_signal(signal.SIGSTOP)  # so that the payload is gone before we look
+    pid = node.event("running")["pid"]
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not living([pid]))
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    process.wait(60)
+    assert (node.record().reason, node.record().exit_code) == (Reason.CANCELLED, 0)
+
+
+def test_a_payload_that_prints_nothing_replaces_the_output_of_the_last_run(node: Node) -> None:
+    node.put("output.tar", {"./output": "of the last run"})
+    assert node.run(node.script("")).reason is Reason.COMPLETED
+    assert node.members("output.tar") == {"./output": b""}
+
+
 def test_a_cancel_that_hits_the_payload_first_is_still_a_cancel(node: Node) -> None:
     node.write(node.script("import time; print('ready', flush=True); time.sleep(3600)"))
     process = node.start()
