@@ -67,8 +67,10 @@ class Tree:
         trace: TracebackType | None,
     ) -> None:
         try:
+            outside = self._unlink_outside()
             if kind is None:
-                self._check_links()
+                if outside:
+                    raise self._outside(outside[0])
                 for name, mtime in reversed(self._times):
                     _stamp(name, mtime, self._root)
         finally:
@@ -225,15 +227,18 @@ class Tree:
             os.close(self._at[1])
         self._at = ((), -1)
 
-    def _check_links(self) -> None:
+    def _unlink_outside(self) -> list[str]:
+        """Take away the links that lead out after all; returns their names."""
         # Only now are all links there that a link may lead through.
         root = os.path.realpath(self.path)
+        outside = []
         for name in self._links:
             end = os.path.realpath(f"{root}/{name}")
             if end != root and not end.startswith(f"{root}/"):
-                with suppress(OSError):
+                with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=self._root)
-                raise self._outside(name)
+                outside.append(name)
+        return outside
 
     @contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
