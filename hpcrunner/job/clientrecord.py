@@ -58,7 +58,7 @@ class ClientRecord:
         """Status finished whatever the ending, as the client expects; ``stopped`` stays."""
 
         def finished(record: dict[str, Any]) -> None:
-            record["time_finished"] = time.time()
+            record["time_finished"] = record["time_last_checkpoint"] = time.time()
             if record.get("status") != STOPPED:
                 record["status"] = FINISHED
 

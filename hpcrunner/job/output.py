@@ -22,6 +22,7 @@ class Tail:
     """
 
     def __init__(self, keep: int = LAST_LINES) -> None:
+        self._keep = keep
         self._whole: deque[bytes] = deque(maxlen=keep)
         self._line = bytearray()
         self._returned = False  # the line so far ended with a carriage return
@@ -31,14 +32,23 @@ class Tail:
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes, cut anywhere."""
         self.bytes += len(chunk)
-        *ended, rest = chunk.split(b"\n")
+        breaks = chunk.count(b"\n")
+        self.lines += breaks
+        # Lines that later ones of the same chunk push out need not be looked at one by one.
+        pieces = chunk.rsplit(b"\n", self._keep + 1)
+        if breaks > self._keep:
+            self._end_line()
+            del pieces[0]
+        *ended, rest = pieces
         for piece in ended:
             self._extend(piece)
-            self._whole.append(bytes(self._line))
-            self._line.clear()
-            self._returned = False
-            self.lines += 1
+            self._end_line()
         self._extend(rest)
+
+    def _end_line(self) -> None:
+        self._whole.append(bytes(self._line))
+        self._line.clear()
+        self._returned = False
 
     def _extend(self, piece: bytes) -> None:
         if not piece:
@@ -60,8 +70,7 @@ class Tail:
     def last(self) -> tuple[str, ...]:
         """The last lines as text, oldest first, each cut at LINE_WIDTH characters."""
         lines = [*self._whole, bytes(self._line)] if self._line else list(self._whole)
-        kept = lines[-(self._whole.maxlen or 0) :]
-        return tuple(line.decode("utf-8", "replace")[:LINE_WIDTH] for line in kept)
+        return tuple(line.decode("utf-8", "replace")[:LINE_WIDTH] for line in lines[-self._keep :])
 
 
 class Tee:

@@ -104,7 +104,7 @@ def payload_environment(
         STUDIOML_EXPERIMENT=experiment.name,
         STUDIOML_HOME=str(workspace.home),
         STUDIOML_ATTEMPT=str(experiment.attempt),
-        TMPDIR=str(workspace.tmp),
+        TMPDIR=str(workspace.container_tmp if experiment.exec_words else workspace.tmp),
     )
     # The client library prefers this mapping to the folders; one from outside is not ours.
     result.pop("STUDIOML_ARTIFACT_MAPPING", None)

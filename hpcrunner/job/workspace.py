@@ -65,6 +65,11 @@ class Workspace:
         return self.home / "tmp"
 
     @property
+    def container_tmp(self) -> Path:
+        """TMPDIR of a payload in a container, which sees the root but not what is above it."""
+        return self.runner / "tmp"
+
+    @property
     def output(self) -> Path:
         """The file of the payload's output."""
         return (self.root / "output" if self.has_output else self.runner) / "output"
@@ -130,7 +135,7 @@ def make_workspace(
         home.mkdir(mode=0o700)
         workspace = Workspace(home, home / "experiments" / name, "output" in tags)
         workspace.tmp.mkdir(mode=0o700)
-        workspace.runner.mkdir(mode=0o700, parents=True)
+        workspace.container_tmp.mkdir(mode=0o700, parents=True)
         for folder in {workspace.cwd, *map(workspace.tag, tags)}:
             folder.mkdir(mode=0o700)
     except OSError as error:

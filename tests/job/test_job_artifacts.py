@@ -45,7 +45,7 @@ def test_each_artifact_has_a_folder_whether_it_was_there_or_not(node: Node) -> N
         "modeldir": [],
         "tb": [],
         "output": ["output"],
-        "_runner": [],
+        "_runner": ["tmp"],
     }
 
 

@@ -44,11 +44,12 @@ def test_a_line_of_any_length_needs_constant_memory() -> None:
     assert made.last() == ("é" * LINE_WIDTH,)
 
 
-@given(st.binary(max_size=300), st.lists(st.integers(0, 300)))
+@given(st.text("ab\r\n", max_size=300).map(str.encode), st.lists(st.integers(0, 300)))
 def test_where_the_stream_is_cut_does_not_matter(data: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(data)]
     parts = [data[a:b] for a, b in itertools.pairwise(edges)]
     assert tail(*parts).last() == tail(data).last()
+    assert tail(data).lines == data.count(b"\n")
 
 
 def test_output_is_copied_byte_by_byte(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,12 @@ def test_a_virtual_environment_goes_before_the_jobs_path(workspace: Workspace) -
     assert "VIRTUAL_ENV" not in environment(workspace, job)
 
 
+def test_a_container_has_its_temporary_folder_inside_the_root_it_sees(workspace: Workspace) -> None:
+    assert environment(workspace, {})["TMPDIR"] == str(workspace.home / "tmp")
+    inside = environment(workspace, {}, exec_words=("apptainer", "exec", "i.sif"))["TMPDIR"]
+    assert inside == str(workspace.root / "_runner" / "tmp")
+
+
 def test_thread_counts_follow_the_cpus_unless_somebody_set_them(workspace: Workspace) -> None:
     job = {"OMP_NUM_THREADS": "1"}
     result = environment(workspace, job, cpus=4)
