@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
 import sys
 from typing import Annotated
 
 from hpcrunner.cli.common import DEFAULT_SITE, SiteName, SpoolPath, chosen_site
 from hpcrunner.cli.options import option
-from hpcrunner.gateway.assemble import open_gateway
+from hpcrunner.gateway.assemble import gateway_id, open_gateway
 from hpcrunner.gateway.gateway import Limits
 from hpcrunner.queues.matching import DEFAULT_MATCH
 from hpcrunner.queues.sources import QueueOptions
@@ -69,8 +67,7 @@ def gateway(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
     )
-    for chatty in ("pika", "boto3", "botocore", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    chosen = chosen_site(site, spool)
     options = QueueOptions(
         amqp_url=amqp_url,
         amqp_mgt_url=amqp_mgt_url,
@@ -78,10 +75,10 @@ def gateway(
         queue_match=queue_match,
         queue_mismatch=queue_mismatch,
         queue_root=queue_root,
-        gateway_id=f"{socket.gethostname()}-{os.getpid()}",
+        gateway_id=gateway_id(chosen),
     )
     limits = Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration))
-    with open_gateway(chosen_site(site, spool), options, limits) as (service, _):
+    with open_gateway(chosen, options, limits) as (service, _):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())
         service.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import time
@@ -22,12 +23,20 @@ from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
 
+_SPOOL = "spool"  # nobody else claims from the spool's own queue
 _LOCK_PATIENCE = 2.0
 
 
 def spool_of(site: Site) -> Spool:
     """The site's spool, not yet prepared."""
     return Spool(site.spool_path)
+
+
+def gateway_id(site: Site) -> str:
+    """What this spool's gateway is called where it claims messages: the same after a restart,
+    so that it finds again what it had taken when it died.
+    """
+    return hashlib.sha256(str(site.spool_path).encode()).hexdigest()[:12]
 
 
 def experiment_id() -> str:
@@ -49,7 +58,7 @@ def open_gateway(
     by_hand = QueueOptions(
         queue_root=str(spool.queue_root),
         queue_match=f"^{SUBMIT_QUEUE}$",
-        gateway_id=options.gateway_id,
+        gateway_id=_SPOOL,
     )
     sources = [*sources_from(by_hand), *sources_from(options)]
     spool.prepare()

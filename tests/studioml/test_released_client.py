@@ -56,9 +56,9 @@ class Customer:
     config: Path
 
     def studio_run(self, key: str, *script: str) -> None:
+        # What `studio run` starts; the wrapper itself, a shell script, loses quotes: a b.
         self.cluster.run(
-            self.bin / "studio",
-            "run",
+            self.bin / "studio-run",
             f"--config={self.config}",
             f"--queue={self.queue}",
             f"--experiment={key}",
