@@ -46,7 +46,7 @@ class FileStore:
         with _mapped(location):
             # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb", buffering=0) as stream:
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
@@ -54,7 +54,10 @@ class FileStore:
                     f"is {kind}", where=str(location), remedy="name the file itself"
                 )
             etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
-            yield Download(stream, status.st_size, etag)
+            with os.fdopen(handle, "rb", buffering=0, closefd=False) as stream:
+                yield Download(stream, status.st_size, etag)
+        finally:
+            os.close(handle)
 
     def put(self, location: Location, body: BinaryIO, size: int) -> None:
         """Write a file beside its place, sync it, and rename it there. See Store.put."""

@@ -207,3 +207,14 @@ def faulty() -> Iterator[FaultyServer]:
     yield state
     httpd.shutdown()
     httpd.server_close()
+
+
+@pytest.fixture(scope="session")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Google Cloud Storage emulator's URL; its bucket is made."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("gcs") / "log"
+    argv = [tool("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(port)]
+    argv += ["--in-memory", "--default-bucket", BUCKET]
+    with server(argv, port, log):
+        yield f"http://127.0.0.1:{port}"
