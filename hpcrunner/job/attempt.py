@@ -225,7 +225,8 @@ class _Attempt:
             if watch is not None:
                 watch.close()
             # Also what a payload that ended by itself has left running.
-            clean = process.end(grace if process.poll() is None else min(grace, LEFTOVER_GRACE))
+            grace = grace if process.poll() is None else min(grace, LEFTOVER_GRACE)
+            clean = process.end(grace, told=self._all_were_told())
             tee.finish(PIPE_PATIENCE)
         if not clean:
             say("some processes of the payload outlive SIGKILL; they are left to the scheduler")
@@ -233,6 +234,10 @@ class _Attempt:
         if code is None:  # stuck in the kernel: as good as killed
             code = -signal.SIGKILL
         return ending_of(code, stop)
+
+    def _all_were_told(self) -> bool:
+        """Whether the payload had the signal that we had: Slurm sends SIGTERM to all of a job."""
+        return self.stopper.signalled_by == signal.SIGTERM and "SLURM_JOB_ID" in self.environ
 
     def _listen(self, seconds: float) -> None:
         until = time.monotonic() + seconds

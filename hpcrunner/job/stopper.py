@@ -37,6 +37,7 @@ class Stopper:
     def __init__(self, end: float | None, clock: Callable[[], float] = time.time) -> None:
         self.asked: Stop | None = None
         self.signalled_at: float | None = None
+        self.signalled_by: int | None = None
         self._end = end
         self._clock = clock
         self._deadlines: list[Deadline] = []
@@ -80,7 +81,7 @@ class Stopper:
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         if self.signalled_at is None:
-            self.signalled_at = self._clock()
+            self.signalled_at, self.signalled_by = self._clock(), signum
         self.ask(reason_for(signum, self._clock(), self._end))
         self._break_in()
 

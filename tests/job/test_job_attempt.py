@@ -194,6 +194,29 @@ def test_a_payload_that_obeys_the_schedulers_signal_is_cancelled_not_completed(n
     assert (node.record().reason, node.record().exit_code) == (Reason.CANCELLED, 0)
 
 
+def test_slurms_signal_to_all_of_a_job_is_not_repeated_at_once(node: Node) -> None:
+    node.write(
+        node.script("""
+import signal, sys, time
+def stop(*_):
+    signal.signal(signal.SIGTERM, lambda *_: print("twice", flush=True))
+    time.sleep(1)  # saves itself
+    print("saved", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(3600)
+""")
+    )
+    process = node.start(SLURM_JOB_ID="7")
+    wait_until(lambda: "ready" in node.log())
+    for pid in (process.pid, node.event("running")["pid"]):
+        os.kill(pid, signal.SIGTERM)
+    process.wait(60)
+    assert node.record().last_lines == ("ready", "saved")
+    assert (node.record().reason, node.record().exit_code) == (Reason.CANCELLED, 0)
+
+
 def test_a_payload_that_prints_nothing_replaces_the_output_of_the_last_run(node: Node) -> None:
     node.put("output.tar", {"./output": "of the last run"})
     assert node.run(node.script("")).reason is Reason.COMPLETED
