@@ -31,15 +31,6 @@ from hpcrunner.request.record import Record, record_from_json
 PATIENCE = 60.0
 
 
-def wait_for(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """The condition's first true value; fails after ``patience`` seconds."""
-    until = time.monotonic() + patience
-    while not (value := condition()):
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
-    return value
-
-
 def tar_of(files: dict[str, str | bytes]) -> bytes:
     """A plain tar with these members, as the client makes them."""
     buffer = io.BytesIO()
@@ -137,6 +128,14 @@ class Node:
         self.write(*experiments, **(setup or {}))
         self.start().wait(PATIENCE)
         return self.record()
+
+    @staticmethod
+    def wait_until(condition: Callable[[], object]) -> None:
+        """Return once the condition is true; fail after PATIENCE seconds."""
+        until = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < until, "waited in vain"
+            time.sleep(0.02)
 
     def record(self, index: int = 1) -> Record:
         path = self.batch / "records" / f"{index}.json"

@@ -173,7 +173,7 @@ def test_what_a_payload_leaves_running_is_ended_with_it(node: Node) -> None:
 def test_a_cancel_gives_the_payload_its_grace_and_saves(node: Node, how: signal.Signals) -> None:
     node.write(node.script(OBEDIENT))
     process = node.start()
-    wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready" in node.log())
     process.send_signal(how)
     assert process.wait(60) == 143
     assert node.record().reason is Reason.CANCELLED
@@ -183,11 +183,11 @@ def test_a_cancel_gives_the_payload_its_grace_and_saves(node: Node, how: signal.
 def test_a_payload_that_obeys_the_schedulers_signal_is_cancelled_not_completed(node: Node) -> None:
     node.write(node.script(OBEDIENT))
     process = node.start()
-    wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGSTOP)  # so that the payload is gone before we look
     pid = node.event("running")["pid"]
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not living([pid]))
+    node.wait_until(lambda: not living([pid]))
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
     process.wait(60)
@@ -209,7 +209,7 @@ time.sleep(3600)
 """)
     )
     process = node.start(SLURM_JOB_ID="7")
-    wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready" in node.log())
     for pid in (process.pid, node.event("running")["pid"]):
         os.kill(pid, signal.SIGTERM)
     process.wait(60)
@@ -226,10 +226,10 @@ def test_a_payload_that_prints_nothing_replaces_the_output_of_the_last_run(node:
 def test_a_cancel_that_hits_the_payload_first_is_still_a_cancel(node: Node) -> None:
     node.write(node.script("import time; print('ready', flush=True); time.sleep(3600)"))
     process = node.start()
-    wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready" in node.log())
     pid = node.event("running")["pid"]
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not living([pid]))
+    node.wait_until(lambda: not living([pid]))
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     assert node.record().reason is Reason.CANCELLED
@@ -330,7 +330,7 @@ def test_of_two_jobs_at_once_one_runs_the_payload(node: Node) -> None:
 def test_a_requeued_job_runs_its_attempt_again(node: Node) -> None:
     node.write(node.script(OBEDIENT))
     first = node.start(SLURM_JOB_ID="7")
-    wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready" in node.log())
     first.send_signal(signal.SIGTERM)  # a preemption
     first.wait(60)
     node.experiment({"train.py": "print('second')"})
@@ -469,13 +469,6 @@ time.sleep(3600)
 """
     record = node.run(replace(node.script(script), record=node.location("k")))
     assert (record.reason, record.text) == (Reason.CANCELLED, "stopped by the client")
-
-
-def wait_until(condition: object) -> None:
-    until = time.monotonic() + 60
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_the_job_side_starts_on_the_standard_library_alone() -> None:
