@@ -44,14 +44,24 @@ class AccountedJob:
     step_words: frozenset[str] = frozenset()
 
 
+# The tasks that a row stands for, None where the list is cut short; and the row.
+Waiting = tuple[frozenset[int] | None, AccountedJob]
+
+
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The answer by job id, with the rows that stand for all tasks not started yet."""
+    """The answer by job id; ``waiting`` has, by array, the rows that stand for many tasks.
+
+    ``arrays`` has every array with the time when it was submitted.
+    """
 
     jobs: Mapping[str, AccountedJob] = field(default_factory=dict)
-    waiting: Mapping[str, tuple[tuple[frozenset[int] | None, AccountedJob], ...]] = field(
-        default_factory=dict
-    )
+    waiting: Mapping[str, tuple[Waiting, ...]] = field(default_factory=dict)
+    arrays: Mapping[str, float] = field(default_factory=dict)
+
+    def all(self) -> list[AccountedJob]:
+        """Every row but those of steps."""
+        return [*self.jobs.values(), *(job for rows in self.waiting.values() for _, job in rows)]
 
     def find(self, job_id: str) -> AccountedJob | None:
         """The row of ``123`` or ``123_4``: its own, or the one that stands for many."""
@@ -64,6 +74,16 @@ class Accounts:
             if index.isdecimal() and (tasks is None or int(index) in tasks):
                 return job
         return None
+
+    def removed(self, job_id: str, since: float) -> bool:
+        """Whether the array of this task is accounted, submitted after ``since``, without it.
+
+        Slurm keeps no row of a task that was cancelled while it waited with others: it takes it
+        out of the array, and neither squeue nor sacct says a word of it (seen with 22.05).
+        """
+        base, _, index = job_id.partition("_")
+        recent = self.arrays.get(base, since - 1) >= since
+        return bool(index) and recent and self.find(job_id) is None
 
 
 def argvs(job_ids: Sequence[str]) -> Iterator[list[str]]:
@@ -96,7 +116,8 @@ def parse(completed: Completed) -> Accounts:
             remedy="is slurmdbd up? A site without it has `accounting: none`",
         )
     jobs: dict[str, AccountedJob] = {}
-    waiting: dict[str, tuple[tuple[frozenset[int] | None, AccountedJob], ...]] = {}
+    waiting: dict[str, tuple[Waiting, ...]] = {}
+    arrays: dict[str, float] = {}
     for line in completed.stdout.split("\n"):
         if not line:
             continue
@@ -108,6 +129,8 @@ def parse(completed: Completed) -> Accounts:
                 remedy="is sacct a wrapper script here?",
             )
         job = _job(match)
+        if match["tasks"] is not None or job.index is not None:
+            arrays[job.base] = max(arrays.get(job.base, 0.0), job.submitted_at or 0.0)
         if match["tasks"] is not None:
             waiting[job.base] = (*waiting.get(job.base, ()), (indexes(match["tasks"]), job))
             continue
@@ -118,17 +141,19 @@ def parse(completed: Completed) -> Accounts:
                 jobs[job_id] = replace(known, step_words=known.step_words | {job.word})
         elif known is None or (known.submitted_at or 0) <= (job.submitted_at or 0):
             jobs[job_id] = job  # of a requeued job, or an id used again, the newest row counts
-    return Accounts(jobs, waiting)
+    return Accounts(jobs, waiting, arrays)
 
 
 def merged(answers: Sequence[Accounts]) -> Accounts:
     """Several answers about different jobs as one."""
     jobs: dict[str, AccountedJob] = {}
-    waiting: dict[str, tuple[tuple[frozenset[int] | None, AccountedJob], ...]] = {}
+    waiting: dict[str, tuple[Waiting, ...]] = {}
+    arrays: dict[str, float] = {}
     for answer in answers:
         jobs.update(answer.jobs)
         waiting.update(answer.waiting)
-    return Accounts(jobs, waiting)
+        arrays.update(answer.arrays)
+    return Accounts(jobs, waiting, arrays)
 
 
 def _job(match: re.Match[str]) -> AccountedJob:

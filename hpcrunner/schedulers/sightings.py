@@ -4,7 +4,9 @@
 2. A job that the controller shows ended has ended; accounting's word is better where it has one.
 3. A job that a healthy controller no longer knows has ended where accounting says so, and is
    NOT_FOUND where it does not: "running" in accounting alone is an account never closed.
-4. Where the controller could not be asked, accounting's endings count, save those that a
+4. A task of an accounted array that a healthy controller does not know and that has no account
+   was cancelled while it waited: Slurm takes such tasks out of the array without a trace.
+5. Where the controller could not be asked, accounting's endings count, save those that a
    requeue may undo; all that is left is UNAVAILABLE.
 """
 
@@ -20,6 +22,7 @@ from hpcrunner.schedulers.states import UNDONE_BY_REQUEUE, meaning
 
 NOT_FOUND = Sighting(Verdict.NOT_FOUND)
 UNAVAILABLE = Sighting(Verdict.UNAVAILABLE)
+_REMOVED = Sighting(Verdict.FOUND, JobState.ENDED, "CANCELLED", Reason.CANCELLED, accounted=True)
 
 # Words that say no more than that the script ended; any other word knows better.
 _PLAIN = (Reason.COMPLETED, Reason.SCHEDULER_FAILED)
@@ -34,8 +37,13 @@ class Health:
     accounting: bool | None
 
 
-def sighting(live: LiveJob | None, account: AccountedJob | None, health: Health) -> Sighting:
-    """What both witnesses together say of one job; None is a witness that has no such job."""
+def sighting(
+    live: LiveJob | None, account: AccountedJob | None, health: Health, *, removed: bool = False
+) -> Sighting:
+    """What both witnesses together say of one job; None is a witness that has no such job.
+
+    ``removed``: accounting has the task's array, without the task.
+    """
     if live is not None:
         seen = _of_live(live)
         if seen.state is not JobState.ENDED or account is None:
@@ -50,7 +58,7 @@ def sighting(live: LiveJob | None, account: AccountedJob | None, health: Health)
         return NOT_FOUND if health.live else seen
     if not health.live or health.accounting is False:
         return UNAVAILABLE
-    return NOT_FOUND
+    return _REMOVED if removed else NOT_FOUND
 
 
 def _of_live(job: LiveJob) -> Sighting:
@@ -83,7 +91,8 @@ def _of_account(job: AccountedJob) -> Sighting:
         exit_code=job.exit_code if reason in _PLAIN and job.signal == 0 else None,
         signal=job.signal if signalled else None,
         node=job.node,
-        started_at=job.started_at,
+        # A job that was cancelled while it waited may have its end here.
+        started_at=job.started_at if job.node else None,
         ended_at=job.ended_at,
         accounted=True,
     )

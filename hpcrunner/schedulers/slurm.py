@@ -65,29 +65,28 @@ class Slurm:
                 account = None
             if account is not None:
                 self._ended(account.word)
-            seen[job_id] = sighting((live or {}).get(job_id), account, health)
+            removed = accounts is not None and accounts.removed(job_id, since - _REUSE)
+            seen[job_id] = sighting((live or {}).get(job_id), account, health, removed=removed)
         return seen
 
     def seek(self, batch: Batch, since: float) -> Sought:
         """See Scheduler.seek."""
         live_answered = True
         try:
-            jobs = squeue.parse(self._ask(squeue.argv(batch.name)))
-            bases = {job.base for job in jobs if job.name == batch.name}
+            rows = squeue.parse(self._ask(squeue.argv(batch.name)))
+            jobs = [(j.base, j.word, j.node) for j in rows if j.name == batch.name]
         except SchedulerUnavailable as error:
             log.warning("%s", error)
-            live_answered, bases = False, set()
-        if not bases and self.accounting:
+            live_answered, jobs = False, []
+        if not jobs and self.accounting:
             try:
                 accounts = sacct.parse(self._ask(sacct.argv_by_name(batch.name, since)))
             except SchedulerUnavailable as error:
                 log.warning("%s", error)
                 return Sought(Verdict.UNAVAILABLE)
-            bases = {job.base for job in accounts.jobs.values()} | set(accounts.waiting)
-        if bases:
-            if len(bases) > 1:
-                log.error("%s was submitted %d times: jobs %s", batch.name, len(bases), bases)
-            return Sought(Verdict.FOUND, submission(batch, min(bases, key=int)))
+            jobs = [(j.base, j.word, j.node) for j in accounts.all()]
+        if jobs:
+            return Sought(Verdict.FOUND, submission(batch, _the_one(batch, jobs)))
         return Sought(Verdict.NOT_FOUND if live_answered else Verdict.UNAVAILABLE)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
@@ -129,6 +128,19 @@ class Slurm:
             self._told.add(word)
             log.warning("Slurm's job state %s is new to hpcrunner: taken as running", word)
         return said.ended
+
+
+def _the_one(batch: Batch, jobs: Sequence[tuple[str, str, str]]) -> str:
+    """The id of the batch's job, out of (id, state word, node) of all that bear its name.
+
+    Slurm keeps a job that it has refused for its node configuration, FAILED and without a node;
+    a later submission of the same batch is the real one.
+    """
+    bases = {base for base, _, _ in jobs}
+    real = {base for base, word, node in jobs if word != "FAILED" or node}
+    if len(real) > 1:
+        log.error("%s was submitted %d times: jobs %s", batch.name, len(real), sorted(real))
+    return min(real or bases, key=int)
 
 
 def submission(batch: Batch, base: str) -> Submission:

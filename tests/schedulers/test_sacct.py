@@ -45,6 +45,16 @@ def test_one_row_stands_for_all_tasks_that_never_started(captured: Captured) -> 
     assert accounts.find("6751") is None
 
 
+def test_a_task_that_was_cancelled_while_it_waited_has_left_its_array(captured: Captured) -> None:
+    """6750 was submitted as 3-9,11; then 4 and 11 were cancelled."""
+    accounts = sacct.parse(captured("sacct_while_running.txt"))
+    submitted = 1795226987.0
+    assert [n for n in range(3, 12) if accounts.removed(f"6750_{n}", submitted)] == [4, 10, 11]
+    assert not accounts.removed("6750_4", submitted + 1)  # another array had the id before
+    assert not accounts.removed("6741", submitted)
+    assert not accounts.removed("999_1", submitted)
+
+
 def test_a_list_of_tasks_that_is_cut_short_holds_any_task_without_a_row() -> None:
     rows = "7_1|COMPLETED|0:0|100|100|200|n1\n7_[2,4,...]|CANCELLED|0:0|100|None|200|None assigned"
     accounts = sacct.parse(Completed(rows, "", 0))

@@ -109,6 +109,14 @@ def test_absent_everywhere_is_not_found_only_where_every_witness_answered() -> N
     assert Verdict.FOUND not in verdicts.values()
 
 
+def test_a_task_taken_out_of_its_array_was_cancelled() -> None:
+    seen = {health: sighting(None, None, health, removed=True) for health in ALL_HEALTH}
+    assert seen[BOTH].reason is Reason.CANCELLED
+    # Without a healthy controller the task may be running, its account still on its way.
+    assert seen[SACCT_ONLY].verdict is Verdict.UNAVAILABLE
+    assert sighting(live("RUNNING"), None, BOTH, removed=True).state is JobState.RUNNING
+
+
 def test_running_for_accounting_alone_is_an_account_never_closed() -> None:
     assert sighting(None, account("RUNNING"), BOTH).verdict is Verdict.NOT_FOUND
     assert sighting(None, account("PENDING"), BOTH).verdict is Verdict.NOT_FOUND

@@ -156,6 +156,20 @@ def test_a_batch_that_is_there_twice_is_reported_and_the_first_adopted(
     assert "2 times" in caplog.text
 
 
+def test_the_record_of_a_refusal_is_not_taken_for_the_submission_that_followed(
+    commands: Any, make_batch: Batches
+) -> None:
+    """Slurm 22.05 keeps what it refused for its node configuration, as seen on a real one."""
+    refused = "9|N/A|FAILED|100||BadConstraints|hpcr-ab12\n"
+    ask = commands(squeue=Completed(refused + "10|N/A|PENDING|N/A||None|hpcr-ab12\n", "", 0))
+    batch = make_batch()
+    sought = Slurm(runner=ask).seek(batch, SINCE)
+    assert sought.submission is not None
+    assert sought.submission.job_ids == ("10",)
+    ask.answers["squeue"] = Completed(refused, "", 0)
+    assert Slurm(runner=ask).seek(batch, SINCE).verdict is Verdict.FOUND
+
+
 def test_a_name_that_only_begins_alike_is_another_batch(commands: Any, make_batch: Batches) -> None:
     rows = Completed("9|N/A|RUNNING|100|n1|None|hpcr-ab12ff\n", "", 0)
     slurm = Slurm(accounting=False, runner=commands(squeue=rows))

@@ -1,0 +1,103 @@
+"""Run by the cluster's ordinary user: ``as_user.py REQUEST``, a JSON file; answers JSON.
+
+The request names a backend and a list of steps; each step's answer is one element of the list
+that is printed. Errors of the contract are answers too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hpcrunner.batch.batch import Batch
+from hpcrunner.schedulers.choose import open_scheduler
+from hpcrunner.schedulers.command import Completed, run
+from hpcrunner.schedulers.contract import (
+    JobState,
+    SchedulerUnavailable,
+    Sighting,
+    SubmitRefused,
+    SubmitUncertain,
+)
+from hpcrunner.sites.site import Site
+from hpcrunner.sites.spec import JobSpec
+
+
+def main(path: str) -> None:
+    request = json.loads(Path(path).read_text())
+    os.environ.update(request.get("environ", {}))
+    scheduler = open_scheduler(Site(**request["site"]), Path(request["folder"]))
+    answers: list[Any] = [scheduler.name]
+    for step in request["steps"]:
+        try:
+            answers.append(globals()["do_" + step.pop("do")](scheduler, **step))
+        except SubmitRefused as error:
+            answers.append({"refused": error.line(), "passing": error.passing})
+        except SubmitUncertain as error:
+            answers.append({"uncertain": error.line()})
+        except SchedulerUnavailable as error:
+            answers.append({"unavailable": error.line()})
+    scheduler.close()
+    print(json.dumps(answers))
+
+
+def do_submit(scheduler: Any, *, script: str, **batch: Any) -> Any:
+    made = batch_of(**batch)
+    made.logs.mkdir(parents=True, exist_ok=True)
+    made.script.write_text(f"#!/bin/bash\n{script}\n")
+    made.script.chmod(0o700)
+    return list(scheduler.submit(made).job_ids)
+
+
+def do_seek(scheduler: Any, *, left: bool = False, **batch: Any) -> Any:
+    """With ``left`` the live queue no longer shows the job, as after MinJobAge."""
+    if left:
+        scheduler.slurm.runner = without_queue
+    sought = scheduler.seek(batch_of(**batch), time.time() - 600)
+    scheduler.slurm.runner = run
+    ids = list(sought.submission.job_ids) if sought.submission else None
+    return [sought.verdict.value, ids]
+
+
+def do_look_up(scheduler: Any, *, ids: list[str]) -> Any:
+    return {i: plain(s) for i, s in scheduler.look_up(ids, time.time() - 3600).items()}
+
+
+def do_wait(scheduler: Any, *, ids: list[str], seconds: float, state: str = "ENDED") -> Any:
+    """Until all are in that state, and accounted once they have ended."""
+    end = time.monotonic() + seconds
+    while True:
+        seen = scheduler.look_up(ids, time.time() - 3600)
+        if all(
+            s.state is JobState(state) and (s.accounted or state != "ENDED") for s in seen.values()
+        ):
+            return {i: plain(s) for i, s in seen.items()}
+        if time.monotonic() > end:
+            return {i: plain(s) for i, s in seen.items()}
+        time.sleep(0.5)
+
+
+def do_cancel(scheduler: Any, *, ids: list[str]) -> Any:
+    return scheduler.cancel(ids)
+
+
+def batch_of(*, id: str, folder: str, size: int = 1, spec: dict[str, Any] | None = None) -> Batch:
+    return Batch(id, JobSpec(**(spec or {})), size, Path(folder) / id)
+
+
+def plain(sighting: Sighting) -> dict[str, Any]:
+    values = asdict(sighting)
+    return {k: getattr(v, "value", v) for k, v in values.items()}
+
+
+def without_queue(argv: Any, **options: Any) -> Completed:
+    return Completed("", "", 0) if argv[0] == "squeue" else run(argv, **options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
