@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
@@ -43,6 +44,8 @@ def _main(
 
 def main() -> None:
     """Run the command line; HpcrunnerError becomes one line on stderr and its exit code."""
+    # What we write is ours alone; Slurm takes the mask over for the job's output file.
+    os.umask(0o077)
     try:
         app()
     except HpcrunnerError as error:

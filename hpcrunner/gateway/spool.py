@@ -48,6 +48,7 @@ class Spool:
             for folder in (
                 self.root,
                 self.batches,
+                self.queue_root,
                 self.queue_root / SUBMIT_QUEUE,
                 self.cancels,
                 self.store,

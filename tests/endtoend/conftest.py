@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ class Flow:
             log=self.folder / "gateway.log",
             env={"DRMAA_LIBRARY_PATH": self.cluster.drmaa_library or "", **(env or {})},
         )
+        end = time.monotonic() + 60
+        while not (self.folder / "spool" / "journal.db").exists():
+            assert process.poll() is None and time.monotonic() < end, self.log()
+            time.sleep(0.1)
         return process
 
     def finish(self, count: int, *, seconds: float = 240) -> None:
