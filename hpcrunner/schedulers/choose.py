@@ -33,6 +33,7 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
         log.info("scheduler local: %d CPUs of this machine", slots.cpus)
         return LocalScheduler(spool / "local", slots)
     slurm = Slurm(accounting=site.accounting.mode != "none")
+    _compare(site, slurm)
     if site.scheduler == "sbatch":
         log.info("scheduler sbatch: named by the site")
         return _sbatch(site, slurm)
@@ -80,6 +81,29 @@ def _hello(session: DrmaaSession) -> Hello:
             remedy="name slurm-drmaa's libdrmaa.so with the key drmaa.library",
         )
     return hello
+
+
+def _compare(site: Site, slurm: Slurm) -> None:
+    """Tell where the site's file and the cluster contradict each other."""
+    try:
+        config = slurm.config()
+    except SchedulerUnavailable as error:
+        log.warning("%s", error)
+        return
+    log.info("Slurm %s, cluster %s", config.version, config.cluster)
+    if slurm.accounting and not config.accounting:
+        log.warning(
+            "site %s: the cluster keeps no accounts that sacct could read; set accounting.mode: "
+            "none, or endings wait for it in vain",
+            site.name,
+        )
+    if site.limits.max_array_tasks > 1 and site.limits.max_array_size > config.max_array_size:
+        log.warning(
+            "site %s: the cluster's MaxArraySize is %d; set limits.max_array_size to it, or large "
+            "arrays are refused",
+            site.name,
+            config.max_array_size,
+        )
 
 
 def _refused(site: Site) -> str:

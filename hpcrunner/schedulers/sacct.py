@@ -19,8 +19,8 @@ _ROW = re.compile(
     re.ASCII,
 )
 # Without a list of states, sacct leaves out what never became eligible: a job that was held
-# until it was cancelled. The letters are those of 20.11; later releases know them all.
-_ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
+# until it was cancelled. These are the base states, without the flags that came and went.
+_ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,S,TO"
 _SKEW = 3600  # s that this clock may be ahead of the controller's
 _IDS_A_CALL = 10_000  # one word of argv holds 128 KiB; an id takes up to 11 of them
 

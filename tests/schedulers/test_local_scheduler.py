@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,7 +18,13 @@ import pytest
 from hpcrunner.batch.batch import Batch
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers import processes
-from hpcrunner.schedulers.contract import JobState, Sighting, SubmitRefused, Verdict
+from hpcrunner.schedulers.contract import (
+    JobState,
+    Sighting,
+    SubmitRefused,
+    SubmitUncertain,
+    Verdict,
+)
 from hpcrunner.schedulers.local import LocalScheduler, Slots
 from hpcrunner.schedulers.local_store import Store
 
@@ -397,6 +404,30 @@ def test_an_unreadable_folder_is_unavailable_and_never_absent(
     local = LocalScheduler(tmp_path / "local", Slots(1, 1))
     assert local.look_up(["hpcr-ab"], 0.0)["hpcr-ab"].verdict is Verdict.UNAVAILABLE
     assert local.seek(make_batch(), 0.0).verdict is Verdict.UNAVAILABLE
+
+
+def test_a_submission_that_cannot_be_written_down_was_not_taken(
+    local: LocalScheduler, make_batch: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    batch = make_batch()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(SubmitRefused) as refused:
+            local.submit(batch)
+    assert refused.value.passing
+    assert local.seek(batch, 0.0).verdict is Verdict.NOT_FOUND
+    assert ended(local, local.submit(batch).job_ids)
+
+
+def test_a_submission_into_an_unreadable_folder_is_uncertain(
+    tmp_path: Path, make_batch: Batches
+) -> None:
+    (tmp_path / "local").write_text("not a folder")
+    with pytest.raises(SubmitUncertain):
+        LocalScheduler(tmp_path / "local", Slots(1, 1)).submit(make_batch())
 
 
 def test_ids_of_another_scheduler_are_unavailable(local: LocalScheduler) -> None:

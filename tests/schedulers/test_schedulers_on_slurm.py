@@ -289,6 +289,7 @@ def nobody_home(cluster: Any, workdir: Path) -> str:
     text = Path(cluster.facts["slurm"]["conf"]).read_text()
     text = re.sub(r"(?m)^SlurmctldPort=.*", "SlurmctldPort=1", text)
     text = re.sub(r"(?m)^AccountingStoragePort=.*", "AccountingStoragePort=1", text)
+    text += "\nMessageTimeout=2\n"
     conf = workdir / "slurm.conf"
     conf.write_text(text)
     conf.chmod(0o644)
