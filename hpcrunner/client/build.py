@@ -1,4 +1,4 @@
-"""The message of a hand-submitted experiment, in the shape that released clients send."""
+"""The message of an experiment, in the shape that the released client (0.0.49) sends."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
-from hpcrunner.request.model import StoreConfig
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.model import AwsCredentials, StoreConfig
 
 # The tags that the released client gives every script.
 MUTABLE_TAGS = ("modeldir", "retval", "output", "tb", "_metrics", "_metadata")
 WORKSPACE = "workspace"
 CONTAINER = "_singularity"
+# The client's names for the buckets of a local store.
+ARTIFACTS_BUCKET = "storage"
+RECORDS_BUCKET = "studioml-meta"
+_AWS = "s3.amazonaws.com"
+
+
+class StoreUnknown(HpcrunnerError):
+    """A kind of store that requests cannot be built for."""
+
+    exit_code = 64  # EX_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +34,9 @@ class Work:
 
     ``filename`` is relative to the workspace, None for a container's own program. Sizes are
     texts as the client's (``4g``); empty texts and zeros leave the choice to the site.
-    ``max_duration`` is a duration text.
+    ``max_duration`` (of one attempt's run) and ``lifetime`` (from now on) are duration texts.
+    ``packages`` is the whole Python environment, as ``pip freeze`` says it; ``pip`` are
+    requirements on top of that.
     """
 
     filename: str | None
@@ -33,12 +47,37 @@ class Work:
     ram: str = ""
     hdd: str = ""
     max_duration: str = ""
+    lifetime: str = ""
     python_version: str = ""
     packages: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    pip: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     container: str = ""
     owner: str = ""
     project: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where artifacts (``storage``) and records (``database``) go: type ``local`` or ``s3``."""
+
+    storage: StoreConfig
+    database: StoreConfig
+
+    def __post_init__(self) -> None:
+        for name, store in (("storage", self.storage), ("database", self.database)):
+            if store.type not in ("local", "s3"):
+                raise StoreUnknown(
+                    f"{store.type!r} is not supported", where=name, remedy="use local or s3"
+                )
+
+
+def local_stores(folder: str) -> Stores:
+    """Both stores below one absolute folder, as the client lays them out."""
+    return Stores(
+        StoreConfig("local", folder, ARTIFACTS_BUCKET),
+        StoreConfig("local", folder, RECORDS_BUCKET),
+    )
 
 
 def workspace_key(sha256: str) -> str:
@@ -56,66 +95,89 @@ def new_key(clock: Callable[[], float], new_uuid: Callable[[], object]) -> str:
     return f"{int(clock())}_{new_uuid()}"
 
 
-def build_request(
-    work: Work, key: str, workspace_sha256: str, store: StoreConfig, now: float
-) -> bytes:
-    """The message: UTF-8 JSON with ``experiment`` and ``config``.
+def build_request(work: Work, key: str, workspace_sha256: str, stores: Stores, now: float) -> bytes:
+    """The message: UTF-8 JSON with ``experiment`` and ``config``, credentials in clear.
 
-    ``store`` is where the workspace's archive of that SHA-256 lies and results shall go
-    (type ``local``); ``now`` is epoch seconds.
+    The workspace's archive of that SHA-256 is expected in ``stores.storage``, and results go
+    there. ``now`` is epoch seconds.
     """
-    artifacts = {
-        tag: _artifact(store, artifact_key(key, tag), mutable=True) for tag in MUTABLE_TAGS
+    artifacts: dict[str, Any] = {
+        WORKSPACE: _artifact(stores.storage, workspace_key(workspace_sha256), mutable=False),
+        **{
+            tag: _artifact(stores.storage, artifact_key(key, tag), mutable=True)
+            for tag in MUTABLE_TAGS
+        },
     }
-    artifacts[WORKSPACE] = _artifact(store, workspace_key(workspace_sha256), mutable=False)
     if work.container:
-        artifacts[CONTAINER] = {
-            "mutable": False,
-            "unpack": False,
-            "qualified": work.container,
-        }
+        artifacts[CONTAINER] = {"mutable": False, "unpack": False, "qualified": work.container}
+    resources = _resources(work)
     experiment = {
         "key": key,
-        "filename": work.filename,
         "args": [shlex.quote(a) for a in work.args],
+        "filename": work.filename,
         "pythonenv": list(work.packages),
-        "pythonver": work.python_version,
         "project": work.project or None,
-        "owner": work.owner or "guest",
-        "resources_needed": _resources(work),
-        "artifacts": artifacts,
+        "pythonver": work.python_version,
+        "resources_needed": resources,
         "status": "waiting",
         "time_added": now,
         "time_started": None,
-        "time_finished": None,
         "time_last_checkpoint": now,
-        "max_duration": work.max_duration or None,
+        "time_finished": None,
         "info": {},
         "git": None,
         "metric": None,
+        "max_duration": work.max_duration or None,
+        "owner": work.owner or "guest",
+        "from_compl_service": False,
+        "artifacts": artifacts,
     }
     config = {
-        "database": {"type": store.type, "endpoint": store.endpoint, "bucket": RECORDS_BUCKET},
-        "storage": {"type": store.type, "endpoint": store.endpoint, "bucket": store.bucket},
+        "database": {**_store(stores.database), "authentication": "none"},
+        "storage": _store(stores.storage),
         "env": dict(work.environment),
+        "pip": list(work.pip) or None,
         "saveWorkspaceFrequency": "1m",
         "verbose": "info",
+        "resources_needed": resources,
+        **({"experimentLifetime": work.lifetime} if work.lifetime else {}),
     }
     return json.dumps({"experiment": experiment, "config": config}).encode()
 
 
-RECORDS_BUCKET = "studioml-meta"
-ARTIFACTS_BUCKET = "storage"
-
-
 def _artifact(store: StoreConfig, key: str, *, mutable: bool) -> dict[str, Any]:
+    common = {"unpack": True, "mutable": mutable, "key": key}
+    if store.type == "local":
+        return {**common, "qualified": f"file://{store.endpoint}/{store.bucket}/{key}"}
+    host = urlsplit(store.endpoint).netloc.rpartition("@")[2] or _AWS
     return {
-        "key": key,
-        "qualified": f"file://{store.endpoint}/{store.bucket}/{key}",
+        **common,
+        "qualified": f"s3://{host}/{store.bucket}/{key}",
         "bucket": store.bucket,
-        "mutable": mutable,
-        "unpack": True,
+        **_credentials(store.credentials),
     }
+
+
+def _store(store: StoreConfig) -> dict[str, Any]:
+    return {
+        "type": store.type,
+        "endpoint": store.endpoint,
+        "bucket": store.bucket,
+        **({"region": store.region} if store.region else {}),
+        **_credentials(store.credentials),
+    }
+
+
+def _credentials(keys: AwsCredentials | None) -> dict[str, Any]:
+    if keys is None:
+        return {}
+    aws = {
+        "access_key": keys.access_key,
+        "secret_access_key": keys.secret_access_key,
+        **({"session_token": keys.session_token} if keys.session_token else {}),
+        **({"region": keys.region} if keys.region else {}),
+    }
+    return {"credentials": {"aws": aws}}
 
 
 def _resources(work: Work) -> dict[str, Any]:

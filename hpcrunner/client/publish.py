@@ -1,29 +1,21 @@
-"""Handing work in: the workspace into file storage, the message into a directory queue."""
+"""Handing work in without a server: into file storage and a directory queue."""
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
-from hpcrunner.client.build import (
-    ARTIFACTS_BUCKET,
-    RECORDS_BUCKET,
-    Work,
-    build_request,
-    new_key,
-    workspace_key,
-)
-from hpcrunner.client.workspace import pack_workspace
+from hpcrunner.client.build import Work, local_stores
+from hpcrunner.client.upload import upload_work
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.request.model import StoreConfig
+
+_UNFINISHED = ".publishing"
 
 
 class PublishError(HpcrunnerError):
-    """The store or the queue cannot be written to."""
+    """The queue cannot be written to."""
 
     exit_code = 73  # EX_CANTCREAT
 
@@ -31,57 +23,54 @@ class PublishError(HpcrunnerError):
 def store_work(work: Work, folder: Path, store: Path) -> tuple[str, bytes]:
     """Put the folder into the file store at ``store``; returns the key and the message.
 
-    The message is not published yet. Raises WorkspaceError or PublishError.
+    See upload_work. Nothing is published yet.
     """
-    key = new_key(time.time, uuid.uuid4)
-    config = StoreConfig(type="local", endpoint=str(store), bucket=ARTIFACTS_BUCKET)
-    try:
-        bucket = store / ARTIFACTS_BUCKET
-        bucket.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=bucket, delete=False) as packed:
-            try:
-                digest = pack_workspace(folder, packed)
-                packed.flush()
-                os.fsync(packed.fileno())
-                target = bucket / workspace_key(digest)
-                target.parent.mkdir(mode=0o700, exist_ok=True)
-                Path(packed.name).replace(target)
-            except BaseException:
-                Path(packed.name).unlink(missing_ok=True)
-                raise
-        body = build_request(work, key, digest, config, time.time())
-        record = store / RECORDS_BUCKET / "experiments" / key
-        record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        record.write_text(json.dumps(json.loads(body)["experiment"]), encoding="utf-8")
-        record.chmod(0o600)
-    except OSError as error:
-        raise PublishError(
-            f"cannot be written ({error.strerror})",
-            where=str(error.filename or store),
-            remedy="check room and permissions of the spool",
-        ) from error
-    return key, body
+    return upload_work(work, folder, local_stores(str(store.absolute())))
 
 
-def publish(queue: Path, body: bytes) -> None:
-    """Put a message into a directory queue, whole at once. Raises PublishError.
+def publish(queue: Path, body: bytes) -> Path:
+    """Put a message into a directory queue, whole at once; returns its file. Raises PublishError.
 
-    Written beside the waiting messages under a name that no reader takes, then renamed, as the
-    queue's readers expect.
+    The file is synced in ``.publishing/<queue>/`` beside the queue and then renamed: the StudioML
+    client takes whatever it finds in a queue's own folder, hidden files too, for a message. Files
+    are 0600 and new folders 0700, since messages hold credentials.
     """
     name = str(uuid.uuid4())
-    hidden = queue / f".{name}"
+    unfinished = queue.parent / _UNFINISHED / queue.name / name
     try:
-        queue.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.rename(queue / name)
+        for folder in (queue, unfinished.parent):
+            _make_private(folder)
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(queue / name)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
+        _sync_folder(queue)
     except OSError as error:
         raise PublishError(
             f"cannot be written ({error.strerror})",
             where=str(queue),
             remedy="check room and permissions of the queue's folder",
         ) from error
+    return queue / name
+
+
+def _make_private(folder: Path) -> None:
+    # mkdir's own parents=True would use the mode for the last folder only.
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

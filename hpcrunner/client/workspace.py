@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
-import tarfile
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
+from hpcrunner.client.ignore import IGNORE_FILE, ignored
 from hpcrunner.errors import HpcrunnerError
-
-IGNORE_FILE = ".studioml_ignore"
-_ALWAYS_IGNORED = (".git", "__pycache__", ".venv", "*.pyc", IGNORE_FILE)
-
-
-_BLOCK = 1 << 20
+from hpcrunner.storage.pack import Packed, pack
 
 
 class WorkspaceError(HpcrunnerError):
@@ -23,51 +16,34 @@ class WorkspaceError(HpcrunnerError):
     exit_code = 66  # EX_NOINPUT
 
 
-def pack_workspace(folder: Path, into: IO[bytes]) -> str:
-    """Write the folder's entries as a PAX tar (names without ``./``); returns its SHA-256.
+def pack_workspace(folder: Path, into: BinaryIO) -> Packed:
+    """Write the folder as ``pack`` does, without what ``.studioml_ignore`` names.
 
-    What the patterns of ``.studioml_ignore`` name (shell patterns of names or of paths below
-    the folder, one a line, ``#`` for comments) stays at home, as do ``.git``, ``.venv`` and
-    caches. Modes and contents count for the digest, times and owners do not, so that an
-    unchanged folder is stored once. Raises WorkspaceError.
+    ``.git``, ``.venv`` and ``__pycache__`` never travel. Raises WorkspaceError where the folder
+    or a file of it cannot be read, and for links that lead out of it: the payload would miss
+    them, and better now than after a night in the queue.
     """
     try:
-        patterns = (*_ALWAYS_IGNORED, *_own_patterns(folder))
-        with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for path in sorted(folder.iterdir()):
-                archive.add(path, path.name, filter=lambda m: _kept(m, patterns))
-        into.seek(0)
-        return _sha256(into)
+        packed = pack(folder, into, leave_out=ignored(_own_patterns(folder)))
     except OSError as error:
         raise WorkspaceError(
             f"cannot be packed ({error.strerror})",
             where=str(error.filename or folder),
             remedy="name the folder of your code with --folder",
-        ) from error
+        ) from None
+    if packed.left_out:
+        more = len(packed.left_out) - 1
+        others = f" (and {more} more)" if more else ""
+        raise WorkspaceError(
+            f"{packed.left_out[0]}{others}",
+            where=str(folder),
+            remedy=f"replace it by what it stands for, or name it in {IGNORE_FILE}",
+        )
+    return packed
 
 
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _own_patterns(folder: Path) -> list[str]:
+def _own_patterns(folder: Path) -> str:
     try:
-        lines = (folder / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
+        return (folder / IGNORE_FILE).read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
-        return []
-    return [line.strip().rstrip("/") for line in lines if line.strip() and line[0] != "#"]
-
-
-def _kept(member: tarfile.TarInfo, patterns: tuple[str, ...]) -> tarfile.TarInfo | None:
-    name = member.name.rpartition("/")[2]
-    if any(fnmatch.fnmatch(name, p) or fnmatch.fnmatch(member.name, p) for p in patterns):
-        return None
-    if not (member.isreg() or member.isdir() or member.issym()):
-        return None
-    member.mtime = 0
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
+        return ""
