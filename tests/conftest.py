@@ -115,4 +115,5 @@ def workdir(cluster: Cluster) -> Iterator[Path]:
         made.mkdir(mode=0o700, exist_ok=True)
         os.chown(made, owner.pw_uid, owner.pw_gid)
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    if not os.environ.get("KEEP"):
+        shutil.rmtree(folder, ignore_errors=True)

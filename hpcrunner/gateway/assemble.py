@@ -46,10 +46,15 @@ def experiment_id() -> str:
 
 @contextmanager
 def open_gateway(
-    site: Site, options: QueueOptions, limits: Limits = NO_LIMITS
+    site: Site,
+    options: QueueOptions,
+    limits: Limits = NO_LIMITS,
+    *,
+    patience: float = _LOCK_PATIENCE,
 ) -> Iterator[tuple[Gateway, Journal]]:
     """A gateway over the site's spool, its own submit queue, and the queues of ``options``.
 
+    ``patience`` (seconds) is how long a lock that somebody holds is tried for.
     Raises SpoolBusy where another gateway runs on this spool, SpoolError, JournalError,
     SchedulerUnavailable, or TemplateRefused.
     """
@@ -63,7 +68,7 @@ def open_gateway(
     sources = [*sources_from(by_hand), *sources_from(options)]
     spool.prepare()
     with ExitStack() as stack:
-        stack.callback(SpoolLock(spool.lock, patience=_LOCK_PATIENCE).close)
+        stack.callback(SpoolLock(spool.lock, patience=patience).close)
         journal = Journal(spool.journal, time.time)
         stack.callback(journal.close)
         scheduler = open_scheduler(site, spool.root)

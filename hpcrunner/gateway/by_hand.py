@@ -8,6 +8,7 @@ line takes the lock for as long as it is needed and does the rounds itself.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ from hpcrunner.gateway.lock import SpoolBusy
 from hpcrunner.gateway.spool import Spool, SpoolError
 from hpcrunner.gateway.view import log_path
 from hpcrunner.queues.sources import QueueOptions
+from hpcrunner.schedulers.contract import SchedulerUnavailable
 from hpcrunner.sites.site import Site
+
+log = logging.getLogger(__name__)
 
 BY_HAND = "by-hand"
 _BLOCK = 1 << 16
@@ -49,10 +53,12 @@ def refresh(site: Site) -> None:
         live = journal.count_live()
     if live or spool_of(site).cancel_wishes():
         try:
-            with open_gateway(site, QueueOptions(gateway_id=BY_HAND)) as (gateway, _):
+            with open_gateway(site, QueueOptions(gateway_id=BY_HAND), patience=0) as (gateway, _):
                 gateway.step()
         except SpoolBusy:
             return  # a gateway runs: what it wrote is of now
+        except SchedulerUnavailable as error:
+            log.warning("states are as of the last look: %s", error.line())
 
 
 def carry(

@@ -157,7 +157,7 @@ class Dispatch:
         except SubmitRefused as error:
             if error.passing:
                 log.warning("batch %s: refused for now: %s", batch.id, error.line())
-                self._journal.set_batch(batch.id, BatchState.READY)
+                self._journal.set_batch(batch.id, BatchState.READY, error.line())
                 self._back_off()
                 return 0
             log.error("batch %s: refused: %s", batch.id, error.line())

@@ -67,6 +67,7 @@ class Evidence:
     record: Record | None = None
     ended_since: float | None = None  # the scheduler has said ENDED since
     absent_since: float | None = None  # every witness was healthy and none knew it since
+    cancel_wished: bool = False
 
 
 def judge(evidence: Evidence, patience: Patience, now: float) -> Outcome | None:
@@ -78,6 +79,9 @@ def judge(evidence: Evidence, patience: Patience, now: float) -> Outcome | None:
         absent = now - (evidence.absent_since if evidence.absent_since is not None else now)
         if record is not None and absent >= patience.accounting * patience.has_accounting:
             return _by_record(record)
+        if record is None and evidence.cancel_wished and absent >= patience.record:
+            # Slurm forgets array tasks that were cancelled while they waited.
+            return Outcome(State.CANCELLED, Reason.CANCELLED, _WORDS[Reason.CANCELLED])
         if record is None and absent >= patience.absence:
             return Outcome(
                 State.LOST,

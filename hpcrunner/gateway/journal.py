@@ -142,10 +142,14 @@ class Journal:
                 )
                 self._note(db, experiment, State.SUBMITTING, f"batch {batch} task {task}")
 
-    def set_batch(self, batch: str, state: BatchState) -> None:
-        """Move a batch between SUBMITTING and READY."""
+    def set_batch(self, batch: str, state: BatchState, why: str = "") -> None:
+        """Move a batch between SUBMITTING and READY; ``why`` is what its experiments wait for."""
         with self._write() as db:
             db.execute("UPDATE batches SET state = ? WHERE id = ?", (state.value, batch))
+            db.execute(
+                f"UPDATE experiments SET pending = ? WHERE batch = ? AND {_NOT_FINAL}",
+                (why, batch),
+            )
 
     def batch_submitted(self, batch: str, job_ids: Sequence[str]) -> None:
         """The scheduler has it: job ids in task order."""
@@ -157,7 +161,7 @@ class Journal:
             )
             for task, job_id in enumerate(job_ids, start=1):
                 row = db.execute(
-                    "UPDATE experiments SET state = ?, job_id = ?, submitted_at = ?"
+                    "UPDATE experiments SET state = ?, job_id = ?, submitted_at = ?, pending = ''"
                     f" WHERE batch = ? AND task = ? AND {_NOT_FINAL} RETURNING id",
                     (State.PENDING.value, job_id, now, batch, task),
                 ).fetchone()

@@ -50,7 +50,6 @@ class Track:
             has_accounting=site.accounting.mode != "none",
         )
         self.period = Period(site.polling.floor, site.polling.ceiling)
-        self._records: dict[str, Record] = {}
         self._ended_since: dict[str, float] = {}
         self._absent_since: dict[str, float] = {}
         self._cancel_asked: dict[str, float] = {}
@@ -94,11 +93,13 @@ class Track:
         if not submitted:
             return 0
         began = self._clock()
-        new_records = self._read_records(submitted)
         since = min(e.submitted_at or e.received_at for e in submitted)
         sightings = self._scheduler.look_up([e.job_id for e in submitted], since)
         took = self._clock() - began
-        outcomes, changed = self._judge_all(submitted, sightings)
+        # Listed after the scheduler was asked: what it calls ended has had time to show.
+        batches = {e.batch for e in submitted}
+        records = {batch: self._spool.records(batch) for batch in batches}
+        outcomes, changed = self._judge_all(submitted, sightings, records)
         self._journal.end(outcomes)
         for experiment, outcome in outcomes:
             log.info(
@@ -108,21 +109,20 @@ class Track:
                 outcome.text,
                 outcome.reason.value,
             )
-            for memory in (
-                self._records,
-                self._ended_since,
-                self._absent_since,
-                self._cancel_asked,
-            ):
+            for memory in (self._ended_since, self._absent_since, self._cancel_asked):
                 memory.pop(experiment, None)
-        undecided = bool(self._ended_since or self._records)
-        self.period.after(took=took, news=bool(outcomes or changed or new_records or undecided))
+        ending = any(e.task in records[e.batch] for e in submitted)
+        self.period.after(took=took, news=bool(outcomes or changed or ending))
         return len(outcomes)
 
     def _judge_all(
-        self, submitted: Sequence[Experiment], sightings: Mapping[str, Sighting]
+        self,
+        submitted: Sequence[Experiment],
+        sightings: Mapping[str, Sighting],
+        records: Mapping[str, Mapping[int, Path]],
     ) -> tuple[list[tuple[str, Outcome]], bool]:
         now = self._clock()
+        wished = {e.id for e in self._journal.cancel_wished()}
         outcomes: list[tuple[str, Outcome]] = []
         waits: list[tuple[str, str]] = []
         running: list[tuple[str, str, float | None]] = []
@@ -130,11 +130,15 @@ class Track:
             seen = sightings.get(e.job_id, Sighting(Verdict.UNAVAILABLE))
             _since(self._absent_since, e.id, now, seen.verdict is Verdict.NOT_FOUND)
             _since(self._ended_since, e.id, now, seen.state is JobState.ENDED)
+            over = seen.verdict is Verdict.NOT_FOUND or seen.state is JobState.ENDED
+            path = records[e.batch].get(e.task)
+            # Read only now: a requeued job puts a new record in the place of the first one's.
             evidence = Evidence(
                 seen,
-                self._records.get(e.id),
+                _record_of(e, path) if over and path else None,
                 ended_since=self._ended_since.get(e.id),
                 absent_since=self._absent_since.get(e.id),
+                cancel_wished=e.id in wished,
             )
             outcome = judge(evidence, self._patience, now)
             if outcome is not None:
@@ -151,22 +155,6 @@ class Track:
         if running:
             self._journal.running(running)
         return outcomes, bool(running)
-
-    def _read_records(self, submitted: Sequence[Experiment]) -> bool:
-        found = False
-        by_batch: dict[str, list[Experiment]] = {}
-        for e in submitted:
-            if e.id not in self._records:
-                by_batch.setdefault(e.batch, []).append(e)
-        for batch, members in by_batch.items():
-            paths = self._spool.records(batch)
-            for e in members:
-                path = paths.get(e.task)
-                record = _record_of(e, path) if path else None
-                if record is not None:
-                    self._records[e.id] = record
-                    found = True
-        return found
 
 
 def _since(memory: dict[str, float], key: str, now: float, holds: bool) -> None:

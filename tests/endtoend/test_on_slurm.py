@@ -54,7 +54,9 @@ def test_five_hundred_equal_experiments_are_a_handful_of_submissions_and_each_ru
     flow: Any,
 ) -> None:
     ledger = flow.folder / "ledger"
-    flow.write_site(**{"  - name: cpu # n2": "  - name: short", "max_time: 1-00:00:00": ""})
+    flow.write_site(
+        **{"  - name: cpu # n2": "  - name: short", "max_time: 1-00:00:00": "max_time: 00:02:00"}
+    )
     keys = flow.publish(
         LEDGER, {"args": [str(ledger)], "ram": "64m", "max_duration": "30s", "times": 500}
     )

@@ -142,6 +142,8 @@ def test_a_passing_refusal_is_tried_again_and_a_final_one_is_set_aside_with_its_
 ) -> None:
     taken(parts, message("a"))
     parts.scheduler.faults = [refuse_for_now, refuse]
+    parts.dispatch.step()
+    assert parts.journal.live()[0].pending == "submit limit reached"
     until_settled(parts)
     (experiment,) = parts.journal.recent(10)
     assert (experiment.state, experiment.reason) == (State.REJECTED, Reason.SUBMIT_REFUSED)

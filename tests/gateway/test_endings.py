@@ -108,6 +108,14 @@ def test_lost_only_after_long_healthy_absence_without_a_record() -> None:
     assert outcome.state is State.LOST
 
 
+def test_what_vanished_after_a_wish_to_cancel_was_cancelled() -> None:
+    wished = Evidence(Sighting(Verdict.NOT_FOUND), absent_since=NOW - 29, cancel_wished=True)
+    assert judge(wished, PATIENCE, NOW) is None
+    outcome = judge(wished, PATIENCE, NOW + 1)
+    assert outcome is not None
+    assert outcome.state is State.CANCELLED
+
+
 def test_a_purged_job_with_a_record_is_judged_by_it_once_accounting_had_its_time() -> None:
     absent = Sighting(Verdict.NOT_FOUND)
     assert judge(Evidence(absent, WON, absent_since=NOW - 59), PATIENCE, NOW) is None

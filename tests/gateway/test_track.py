@@ -72,6 +72,20 @@ def test_a_record_of_another_attempt_is_not_believed(
     assert (ended.state, ended.reason) == (State.FAILED, Reason.SCHEDULER_FAILED)
 
 
+def test_a_requeued_job_is_judged_by_its_last_record(
+    parts: Any, live: Callable[..., list[Experiment]]
+) -> None:
+    (e,) = live(1)
+    leave_record(parts, e, reason=Reason.CANCELLED, text="cancelled from outside")
+    parts.scheduler.sightings[e.job_id] = Sighting(Verdict.FOUND, JobState.QUEUED)
+    parts.track.step()
+    leave_record(parts, e)
+    parts.scheduler.sightings[e.job_id] = DONE
+    parts.track.step()
+    (ended,) = parts.journal.find(e.id)
+    assert ended.state is State.SUCCEEDED
+
+
 def test_a_torn_record_is_waited_for_and_then_judged_without(
     parts: Any, live: Callable[..., list[Experiment]]
 ) -> None:
