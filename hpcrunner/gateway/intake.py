@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.admission import NotAdmitted, admit
+from hpcrunner.gateway.admission import Admission, NotAdmitted, admit
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.journal import Journal, NewExperiment
 from hpcrunner.queues.contract import Delivery, Source
@@ -75,31 +75,44 @@ class Intake:
     def _consider(self, delivery: Delivery) -> Experiment:
         now = self._clock()
         experiment = self._new_id()
+        reason = Reason.REJECTED
         try:
             admission = admit(delivery.body, self._site, now)
+        except NotAdmitted as error:
+            text, reason = error.line(), error.reason
         except HpcrunnerError as error:
-            log.warning("%s: %s set aside: %s", delivery.queue, experiment, error.line())
-            return Experiment(
-                id=experiment,
-                key=claimed_key(delivery.body),
-                queue=delivery.queue,
-                state=State.REJECTED,
-                received_at=now,
-                reason=error.reason if isinstance(error, NotAdmitted) else Reason.REJECTED,
-                text=error.line(),
-                ended_at=now,
-            )
-        request = admission.request
+            text = error.line()
+        except Exception:
+            # A message that trips over a fault of ours must not come back to trip us again.
+            log.exception("%s: a fault while reading %s", delivery.queue, experiment)
+            text = "a fault in hpcrunner while reading the message; the gateway's log has it"
+        else:
+            return _accepted(experiment, admission, delivery.queue, now)
+        log.warning("%s: %s set aside: %s", delivery.queue, experiment, text)
         return Experiment(
             id=experiment,
-            key=request.key,
+            key=claimed_key(delivery.body),
             queue=delivery.queue,
-            state=State.ACCEPTED,
+            state=State.REJECTED,
             received_at=now,
-            spec=admission.spec,
-            owner=request.owner,
-            project=request.project,
+            reason=reason,
+            text=text,
+            ended_at=now,
         )
+
+
+def _accepted(experiment: str, admission: Admission, queue: str, now: float) -> Experiment:
+    request = admission.request
+    return Experiment(
+        id=experiment,
+        key=request.key,
+        queue=queue,
+        state=State.ACCEPTED,
+        received_at=now,
+        spec=admission.spec,
+        owner=request.owner,
+        project=request.project,
+    )
 
 
 def claimed_key(body: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from hpcrunner.gateway.experiment import State
 from hpcrunner.gateway.journal import JournalError
 from hpcrunner.request.reasons import Reason
+
+REQUESTS = Path(__file__).parents[1] / "data" / "requests"
 
 
 def test_a_message_is_journalled_before_it_is_settled(
@@ -114,6 +117,28 @@ def test_a_bad_message_is_set_aside_with_one_line_and_the_queue_goes_on(
     assert "\n" not in aside.text
     assert len(aside.text) < 600
     assert parts.journal.message(aside.id) == bad
+
+
+def test_a_fault_of_ours_sets_the_message_aside_and_does_not_come_back(
+    parts: Any, message: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    parts.pile.put(message("a"))
+    monkeypatch.setattr("hpcrunner.gateway.intake.admit", broken)
+    assert parts.intake.drain(10) == 1
+    (aside,) = parts.journal.recent(10)
+    assert (aside.key, aside.state) == ("a", State.REJECTED)
+    assert "fault in hpcrunner" in aside.text
+
+
+def test_a_sealed_message_is_set_aside_while_no_key_is_configured(parts: Any) -> None:
+    captured = json.loads((REQUESTS / "encrypted_0.0.49.json").read_text())
+    parts.pile.put(json.dumps(captured["payload"]).encode())
+    parts.intake.drain(10)
+    (aside,) = parts.journal.recent(10)
+    assert "sealed" in aside.text
 
 
 def test_what_was_set_aside_keeps_the_key_its_sender_knows(
