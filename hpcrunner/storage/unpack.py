@@ -27,6 +27,7 @@ from hpcrunner.storage.xz import XzStream
 
 CHUNK = 1 << 20
 MOST_HEADER = 8 << 20  # of one member: tarfile keeps headers in memory
+MOST_GLOBAL = 1 << 20  # of all global headers: they hold for all later members
 _TRAILER = 64 << 20  # read after a tar's end, so that checksums at the end are looked at
 _DAMAGED = (
     tarfile.TarError,
@@ -122,6 +123,8 @@ def _unpack_tar(head: bytes, source: BinaryIO, tree: Tree) -> str | None:
     count, single = 0, None
     while (member := tar.next()) is not None:
         tar.members = []  # or they would all stay in memory
+        if sum(map(len, tar.pax_headers.values())) > MOST_GLOBAL:
+            raise tree.refused("global headers beyond all measure")
         _take(member, forward, tree)
         forward.next_header()
         count += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import os
 import shutil
 import socket
@@ -87,28 +88,68 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield S3(f"http://127.0.0.1:{port}", folder)
 
 
-@pytest.fixture(scope="session")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """moto's S3, which checks rights from its second request on: the first makes the bucket."""
+@dataclass(frozen=True)
+class Guarded(S3):
+    """An S3 server that checks rights: one user may do all, another nothing."""
+
+    allowed: AwsCredentials
+    powerless: AwsCredentials
+
+    def at(self, key: str, **more: Any) -> Location:
+        return super().at(key, **{"credentials": self.allowed, **more})
+
+
+@contextlib.contextmanager
+def moto_server(root: Path, **environ: str) -> Iterator[tuple[str, Any, Any]]:
+    """moto, with a private and a public object; its endpoint and clients of S3 and IAM."""
     import boto3
     from botocore.config import Config
 
-    root = tmp_path_factory.mktemp("moto")
     port = free_port()
     argv = [tool("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
-    with server(argv, port, root / "log", MOTO_CALL_RESET_API="false"):
+    with server(argv, port, root / "log", **environ):
         endpoint = f"http://127.0.0.1:{port}"
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=KEYS.access_key,
-            aws_secret_access_key=KEYS.secret_access_key,
-            config=Config(s3={"addressing_style": "path"}),
+        s3, iam = (
+            boto3.client(
+                service,
+                endpoint_url=endpoint,
+                region_name="us-east-1",
+                aws_access_key_id="setup",
+                aws_secret_access_key="setup",
+                config=Config(s3={"addressing_style": "path"}),
+            )
+            for service in ("s3", "iam")
         )
-        client.create_bucket(Bucket=BUCKET)
-        client.put_object(Bucket=BUCKET, Key="private.bin", Body=b"private")
-        client.put_object(Bucket=BUCKET, Key="public.bin", Body=b"public", ACL="public-read")
+        s3.create_bucket(Bucket=BUCKET)
+        s3.put_object(Bucket=BUCKET, Key="private.bin", Body=b"private")
+        s3.put_object(Bucket=BUCKET, Key="public.bin", Body=b"public", ACL="public-read")
+        yield endpoint, s3, iam
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """moto, which checks every signature and right once the set-up below is through."""
+    root = tmp_path_factory.mktemp("moto")
+    with moto_server(root, INITIAL_NO_AUTH_ACTION_COUNT="8") as (endpoint, _, iam):
+        keys = []
+        for name in ("allowed", "powerless"):
+            iam.create_user(UserName=name)
+            made = iam.create_access_key(UserName=name)["AccessKey"]
+            keys.append(AwsCredentials(made["AccessKeyId"], made["SecretAccessKey"]))
+        policy = {"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}
+        iam.put_user_policy(
+            UserName="allowed",
+            PolicyName="all",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", **policy}),
+        )
+        yield Guarded(endpoint, root, *keys)
+
+
+@pytest.fixture(scope="session")
+def open_moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """moto that lets every key in and, unlike the checking one, knows anonymous requests."""
+    root = tmp_path_factory.mktemp("open-moto")
+    with moto_server(root) as (endpoint, _, _):
         yield S3(endpoint, root)
 
 
@@ -200,8 +241,13 @@ def faulty() -> Iterator[FaultyServer]:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             self.close_connection = True
 
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.daemon_threads = True
+    class Quiet(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *words: object) -> None:
+            return  # clients that hang up are what its tests are about
+
+    httpd = Quiet(("127.0.0.1", 0), Handler)
     state = FaultyServer(httpd.server_address[1])
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield state

@@ -111,8 +111,25 @@ def test_a_wrong_secret_is_denied(rclone: Any) -> None:
         read(rclone.at("k", credentials=AwsCredentials("access", "wrong")))
 
 
-def test_two_empty_keys_read_what_is_public(moto: Any) -> None:
-    assert read(moto.at("public.bin", credentials=AwsCredentials())) == b"public"
+def test_keys_without_the_right_are_denied(moto: Any) -> None:
+    assert read(moto.at("private.bin")) == b"private"
+    with pytest.raises(ArtifactDenied, match="AccessDenied"):
+        read(moto.at("private.bin", credentials=moto.powerless))
+    with pytest.raises(ArtifactDenied, match="AccessDenied"):
+        put(moto.at("private.bin", credentials=moto.powerless), b"overwritten")
+    assert read(moto.at("private.bin")) == b"private"
+
+
+def test_unknown_keys_and_wrong_secrets_are_denied(moto: Any) -> None:
+    for wrong in (AwsCredentials("unknown", "x"), AwsCredentials(moto.allowed.access_key, "x")):
+        with pytest.raises(ArtifactDenied):
+            read(moto.at("private.bin", credentials=wrong))
+
+
+def test_two_empty_keys_read_what_is_public_and_nothing_else(open_moto: Any) -> None:
+    assert read(open_moto.at("public.bin", credentials=AwsCredentials())) == b"public"
+    with pytest.raises(ArtifactDenied):
+        read(open_moto.at("private.bin", credentials=AwsCredentials()))
 
 
 def test_anonymous_requests_carry_no_signature(faulty: Any) -> None:

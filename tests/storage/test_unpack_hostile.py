@@ -97,6 +97,22 @@ def test_a_link_that_leads_out_is_refused(box: Path, target: str) -> None:
     assert not (box / "l").is_symlink()
 
 
+def test_pythons_own_guard_is_asked_about_links_where_there_is_one(
+    box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def guard(info: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+        asked.append((info.name, path))
+        raise tarfile.TarError
+
+    monkeypatch.setattr(tarfile, "data_filter", guard, raising=False)
+    run(tar(member("f")), box)
+    with pytest.raises(ArchiveRefused, match="leads out"):
+        run(tar(member("f"), link("l", "f")), box)
+    assert asked == [("l", str(box))]
+
+
 def test_a_link_with_an_absolute_target_inside_is_refused(box: Path) -> None:
     with pytest.raises(ArchiveRefused, match="leads out"):
         run(tar(member("f"), link("l", str(box / "f"))), box)
@@ -303,6 +319,20 @@ def test_a_header_beyond_all_measure_is_refused_before_it_is_read(box: Path) -> 
     data = gzip.compress(info.tobuf(tarfile.USTAR_FORMAT) + bytes(32 * MB))
     with pytest.raises(ArchiveRefused, match="header beyond all measure"):
         run(data, box)
+
+
+def test_global_headers_do_not_pile_up_in_memory(box: Path) -> None:
+    def piece(number: int) -> bytes:
+        record = f" k{number}=" + "x" * 300_000 + "\n"
+        content = f"{len(record) + 6}{record}".encode()
+        info = member("global", b"g")
+        info.size = len(content)
+        header = info.tobuf(tarfile.USTAR_FORMAT) + content
+        return header + bytes(-len(header) % 512) + member(f"f{number}").tobuf()
+
+    assert run(b"".join(map(piece, range(10, 13))) + bytes(1024), box).members == 3
+    with pytest.raises(ArchiveRefused, match="global headers"):
+        run(b"".join(map(piece, range(10, 20))) + bytes(1024), box)
 
 
 def test_headers_upon_headers_are_refused(box: Path) -> None:
