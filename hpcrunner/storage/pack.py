@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,6 +80,33 @@ def pack(
         packing.file(source, single_name or source.name, prefix, must=True)
     tar.close()
     return Packed(out.size, out.sha256.hexdigest(), packing.members, tuple(packing.left_out))
+
+
+def content_signature(path: Path) -> str:
+    """A short text that changes when a file or folder does, without reading any content.
+
+    Made of the names, kinds, sizes, link targets and mtimes (ns) of all that is below. A file
+    that is written again within one tick of the file system's clock (some milliseconds) with
+    the same length goes unseen. Take it before packing: then what changes meanwhile shows at the
+    next look. What is not there has the signature "".
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    if not path.exists():
+        return ""
+    waiting = [("", path.resolve())]
+    while waiting:
+        name, entry = waiting.pop()
+        with suppress(OSError):  # it vanished meanwhile
+            status = entry.lstat()
+            words = [name, oct(stat.S_IFMT(status.st_mode))]
+            if stat.S_ISREG(status.st_mode):
+                words += [str(status.st_size), str(status.st_mtime_ns)]
+            elif stat.S_ISLNK(status.st_mode):
+                words.append(str(entry.readlink()))
+            digest.update(os.fsencode("\0".join(words)) + b"\0\0")
+            if stat.S_ISDIR(status.st_mode):
+                waiting += [(f"{name}/{inner}", entry / inner) for inner in _names(entry)]
+    return digest.hexdigest()
 
 
 class _Packing:

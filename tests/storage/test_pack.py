@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcrunner.storage import pack as pack_module
-from hpcrunner.storage.pack import pack
+from hpcrunner.storage.pack import content_signature, pack
 from hpcrunner.storage.unpack import unpack
 
 
@@ -335,3 +335,36 @@ def test_a_single_file_is_unpacked_under_its_name(name: bytes, content: bytes) -
         done = unpack(io.BytesIO(packed(file)), out)
         assert done.single == file.name
         assert [(p.name, p.read_bytes()) for p in out.iterdir()] == [(file.name, content)]
+
+
+# --- signature -------------------------------------------------------------------------------
+
+
+def test_the_signature_stays_where_nothing_changes(folder: Path) -> None:
+    (folder / "a").write_text("x")
+    assert content_signature(folder) == content_signature(folder) != ""
+    assert content_signature(folder / "a") != content_signature(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: (f / "new").write_text(""),
+        lambda f: (f / "d/a").write_text("longer than it was"),
+        lambda f: os.utime(f / "d/a", ns=(1, 1)),
+        lambda f: (f / "d/a").rename(f / "d/b"),
+        lambda f: (f / "d/a").unlink(),
+        lambda f: ((f / "l").unlink(), (f / "l").symlink_to("d/a")),
+    ],
+)
+def test_the_signature_shows_every_change(folder: Path, change) -> None:
+    (folder / "d").mkdir()
+    (folder / "d/a").write_text("x")
+    (folder / "l").symlink_to("d")
+    before = content_signature(folder)
+    change(folder)
+    assert content_signature(folder) != before
+
+
+def test_what_is_not_there_has_no_signature(folder: Path) -> None:
+    assert content_signature(folder / "missing") == ""
