@@ -134,6 +134,8 @@ class Submitter:
 
     def shape(self, job: str) -> set[tuple[str, str]]:
         shown = self.cluster.run("scontrol", "show", "job", job).stdout
+        # Shown as a range of its two bounds until the scheduler has looked at the job.
+        shown = shown.replace("NumNodes=1-1 ", "NumNodes=1 ")
         return set(SHAPE.findall(shown.split("\n\n")[0]))
 
 

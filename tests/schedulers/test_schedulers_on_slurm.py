@@ -114,7 +114,8 @@ def shown(job_id: str) -> dict[str, str]:
         text=True,
         check=True,
     )
-    return dict(re.findall(r"(\S+?)=(\S*)", done.stdout))
+    # Shown as a range of its two bounds until the scheduler has looked at the job.
+    return dict(re.findall(r"(\S+?)=(\S*)", done.stdout.replace("NumNodes=1-1 ", "NumNodes=1 ")))
 
 
 @pytest.mark.drmaa
