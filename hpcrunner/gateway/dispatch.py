@@ -98,7 +98,7 @@ class Dispatch:
     def wait(self) -> float | None:
         """Seconds until a step has something to do of itself, None while nothing waits."""
         uncertain = self._journal.batches(BatchState.SUBMITTING, BatchState.READY)
-        if not uncertain and not self._journal.in_state(State.ACCEPTED, most=1):
+        if not uncertain and not self._journal.count(State.ACCEPTED):
             return None
         return max(self._rate.wait(), self._not_before - self._clock(), 0.05)
 
@@ -109,9 +109,9 @@ class Dispatch:
         for experiment in self._journal.in_state(State.ACCEPTED):
             if experiment.spec is not None:
                 waiting.setdefault(experiment.spec, []).append(experiment)
-        room = limits.max_jobs - len(
-            self._journal.in_state(State.SUBMITTING, State.PENDING, State.RUNNING)
-        )
+        if not waiting:
+            return
+        room = limits.max_jobs - self._journal.count(State.SUBMITTING, State.PENDING, State.RUNNING)
         for spec, members in waiting.items():
             while members and room > 0:
                 size = min(len(members), limits.largest_array, room)

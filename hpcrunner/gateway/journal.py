@@ -256,21 +256,29 @@ class Journal:
         )
         return found[0] if found else None
 
-    def in_state(self, *states: State, most: int = -1) -> list[Experiment]:
+    def in_state(self, *states: State) -> list[Experiment]:
         """Experiments in these states, oldest first."""
         marks = ", ".join("?" * len(states))
         return self._experiments(
-            f"WHERE state IN ({marks}) ORDER BY received_at, rowid LIMIT ?",
-            (*(s.value for s in states), most),
+            f"WHERE state IN ({marks}) ORDER BY received_at, rowid", tuple(s.value for s in states)
         )
 
     def live(self) -> list[Experiment]:
         """All experiments that are not final, oldest first."""
         return self.in_state(*LIVE)
 
+    def count(self, *states: State) -> int:
+        """How many experiments are in these states."""
+        marks = ", ".join("?" * len(states))
+        rows = self._read(
+            f"SELECT count(*) FROM experiments WHERE state IN ({marks})",
+            tuple(s.value for s in states),
+        )
+        return int(rows[0][0])
+
     def count_live(self) -> int:
         """How many experiments are not final."""
-        return int(self._read(f"SELECT count(*) FROM experiments WHERE {_NOT_FINAL}")[0][0])
+        return self.count(*LIVE)
 
     def cancel_wished(self) -> list[Experiment]:
         """Experiments that somebody wants ended and that are not yet."""
