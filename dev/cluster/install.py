@@ -23,6 +23,8 @@ PACKAGES = {
     "munged": "munge",
     "mariadbd": "mariadb-server",
     "/usr/lib/rabbitmq/bin/rabbitmq-server": "rabbitmq-server",
+    "git": "git",  # the released StudioML client calls it, whether there is a repository or not
+    "rsync": "rsync",  # whose ignore patterns the tests compare ours with
 }
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 # `serve s3` with keys; Debian's own rclone is older than that.
