@@ -7,6 +7,7 @@ be asked.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 from hpcrunner.gateway.experiment import Outcome, State
@@ -153,7 +154,9 @@ def _scheduler_text(seen: Sighting) -> str:
     if seen.exit_code:
         detail.append(f"exit code {seen.exit_code}")
     if seen.signal:
-        detail.append(f"signal {seen.signal}")
+        # Where Slurm keeps memory without cgroups it does not say what it killed a job for.
+        hint = ", as for too much memory" if seen.signal == signal.SIGKILL else ""
+        detail.append(f"signal {seen.signal}{hint}")
     if seen.node:
         detail.append(f"on {seen.node}")
     return f"{words} ({', '.join(detail)})" if detail else words

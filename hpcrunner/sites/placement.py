@@ -13,6 +13,9 @@ The rule, in full:
    a partition must allow it. The job's time limit is ``max_duration`` plus the site's
    ``staging_allowance``, or the default; never more than the lifetime plus the allowance, never
    more than the partition's ``max_time``. It is rounded up to minutes, Slurm's resolution.
+4. Memory is what the request names, but at least the site's ``least_memory``: packages are
+   installed in the job, before the payload has it for itself. A request that names none gets
+   the site's ``defaults.memory``.
 
 The rule looks at nothing but its arguments: equal requests get equal specs whenever they come,
 so that they can travel as one array. What is left of a lifetime is for the job side to watch.
@@ -75,7 +78,7 @@ def place(
             return JobSpec(
                 partition=partition.name if site.partitions else "",
                 cpus=ask.cpus,
-                memory=ask.memory,
+                memory=_memory(site, partition, ask, resources.ram),
                 time_limit=_time_limit(site, partition, ask, max_duration, lifetime),
                 gpus=ask.gpus,
                 gpu_type=_smallest(ask, partition).type if ask.gpus else "",
@@ -134,6 +137,16 @@ def _fitting(ask: _Ask, partition: Partition) -> list[Gpu]:
 def _smallest(ask: _Ask, partition: Partition) -> Gpu:
     # min() keeps the first of equals, which is the site's order.
     return min(_fitting(ask, partition), key=lambda gpu: gpu.memory)
+
+
+def _memory(site: Site, partition: Partition, ask: _Ask, requested: int) -> int:
+    """What was asked, but where the client did the asking enough to install packages in."""
+    if not requested:
+        return ask.memory
+    least = site.least_memory
+    if partition.max_memory is not None:
+        least = min(least, partition.max_memory)
+    return max(ask.memory, _whole_mib(least))
 
 
 def _time_asked(site: Site, max_duration: float | None, lifetime: float | None) -> float | None:

@@ -30,6 +30,7 @@ from hpcrunner.sites.values import (
     Allowance,
     Lines,
     LoginPath,
+    Memory,
     NodePath,
     Program,
     PythonVersion,
@@ -95,6 +96,12 @@ class Site(Part):
     memory_syntax: Literal["mem", "mem-per-cpu", "none"] = Field(
         default="mem",
         description="Option that asks for memory; `none` where the site forbids it.",
+    )
+    least_memory: Memory = Field(
+        default="1G",
+        description="Least memory of a job whose request names less: its packages are installed "
+        "in it before the payload starts.",
+        examples=["2G"],
     )
     tmp: Switch = Field(
         default=False, description="Whether `hdd` of the request is asked for with `--tmp`."

@@ -26,7 +26,7 @@ if sys.argv[1] == "exit":
     print("the last thing it said")
     sys.exit(3)
 if sys.argv[1] == "memory":
-    hog = bytearray(400_000_000)
+    hog = bytearray(1_600_000_000)
     time.sleep(20)
 if sys.argv[1] == "long":
     time.sleep(600)
@@ -73,7 +73,7 @@ def test_every_ending_is_told_with_its_own_reason(flow: Any) -> None:
         ENDINGS,
         {"args": ["well"]},
         {"args": ["exit"]},
-        {"args": ["memory"], "ram": "100MiB"},
+        {"args": ["memory"], "ram": "1GiB"},
         {"args": ["long"], "max_duration": "3s"},
         {"args": ["well"], "project": "unfetchable"},
         {"args": ["well"], "ram": "900g"},

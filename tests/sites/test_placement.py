@@ -152,8 +152,8 @@ def test_what_the_request_leaves_out_comes_from_the_sites_defaults() -> None:
     here = site(CPU, defaults={"cpus": 3, "memory": "2G"})
     spec = place(wanted(cpus=0), here)
     assert (spec.cpus, spec.memory) == (3, 2 * GIB)
-    asked = place(wanted(cpus=2, ram=10**9), here)
-    assert (asked.cpus, asked.memory) == (2, 954 * MIB)
+    asked = place(wanted(cpus=2, ram=3 * 10**9), here)
+    assert (asked.cpus, asked.memory) == (2, 2862 * MIB)
     assert place(wanted(), site(CPU)).memory == 0
 
 
@@ -174,6 +174,15 @@ def test_a_site_without_partitions_uses_the_clusters_default_one() -> None:
     assert place(wanted(cpus=500), site()) == JobSpec(cpus=500)
     with pytest.raises(NoFit, match="default: no GPUs"):
         place(wanted(gpus=1), site())
+
+
+def test_a_job_has_the_memory_to_install_packages_in_but_never_more_than_its_partition() -> None:
+    assert place(wanted(ram=GIB // 4), site(CPU)).memory == GIB
+    roomy = site(CPU).model_copy(update={"least_memory": 2 * GIB})
+    assert place(wanted(ram=GIB // 4), roomy).memory == 2 * GIB
+    assert place(wanted(ram=3 * GIB), roomy).memory == 3 * GIB
+    tight = site({"name": "small", "max_memory": "512M"})
+    assert place(wanted(ram=GIB // 4), tight).memory == GIB // 2
 
 
 def test_the_local_scheduler_holds_what_this_machine_has() -> None:
@@ -204,7 +213,7 @@ def test_a_placed_request_fits_its_partition_and_no_earlier_one(
         return
     assert spec.partition == fits[0]
     assert spec.memory >= ram
-    assert spec.memory - ram < MIB
+    assert spec.memory - max(ram, min(ram, 1) * GIB) < MIB
     assert spec.time_limit % 60 == 0
     if gpus:
         types = {g.type: g for g in here.partitions[1].gpus}
