@@ -27,6 +27,7 @@ from hpcrunner.sites.parts import (
     SiteDirective,
 )
 from hpcrunner.sites.values import (
+    MIB,
     Allowance,
     Lines,
     LoginPath,
@@ -98,9 +99,9 @@ class Site(Part):
         description="Option that asks for memory; `none` where the site forbids it.",
     )
     least_memory: Memory = Field(
-        default="1G",
+        default_factory=lambda: 1024 * MIB,
         description="Least memory of a job whose request names less: its packages are installed "
-        "in it before the payload starts.",
+        "in it before the payload starts. Left out: `1G`.",
         examples=["2G"],
     )
     tmp: Switch = Field(
