@@ -75,6 +75,8 @@ def open_gateway(
         stack.callback(scheduler.close)
         for source in sources:
             stack.callback(source.close)
+        log.info("site %s, spool %s", site.name, spool.root)
+        log.info("queues of %s", ", ".join(source.name for source in sources))
         dispatch = Dispatch(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id)
         yield (
             Gateway(
