@@ -123,6 +123,9 @@ def test_no_secret_can_be_seen_by_others_while_it_runs_or_after(flow: Any) -> No
     )
     try:
         told = until(lambda: [e for e in flow.status() if e["state"] == "RUNNING"])[0]
+        # Slurm calls a job running before its script has come to the job side.
+        log = flow.status(key)[0]["log"]
+        until(lambda: Path(log).exists() and "ready" in Path(log).read_text())
         shown = _output("scontrol", "show", "job", "-dd", told["job_id"])
         shown += _output("squeue", "-h", "-o", "%all")
         shown += _output("ps", "-eo", "args")
