@@ -10,6 +10,7 @@ from pathlib import Path
 from hpcrunner.client.build import Work, local_stores
 from hpcrunner.client.upload import upload_work
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.sync import sync_folder
 
 _UNFINISHED = ".publishing"
 
@@ -51,7 +52,7 @@ def publish(queue: Path, body: bytes) -> Path:
             with suppress(OSError):
                 unfinished.unlink()
             raise
-        _sync_folder(queue)
+        sync_folder(queue)
     except OSError as error:
         raise PublishError(
             f"cannot be written ({error.strerror})",
@@ -66,11 +67,3 @@ def _make_private(folder: Path) -> None:
     if not folder.is_dir():
         _make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.plan import CLAIMS, EVENTS, LOGS, PLAN_NAME, RECORDS, SCRIPT_NAME, Plan
+from hpcrunner.sync import sync_folder
 
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
@@ -143,6 +144,18 @@ class Spool:
         """The ids of all batch folders there are."""
         return sorted(entry.name for entry in os.scandir(self.batches) if entry.is_dir())
 
+    def log(self, batch: str, task: int) -> Path:
+        """The scheduler's output file of a task."""
+        return self.batch_folder(batch) / LOGS / f"{task}.out"
+
+    def record(self, batch: str, task: int) -> Path:
+        """Where a task leaves its record."""
+        return self.batch_folder(batch) / RECORDS / f"{task}.json"
+
+    def events(self, batch: str, task: int) -> Path:
+        """The progress of a task."""
+        return self.batch_folder(batch) / EVENTS / str(task)
+
     def records(self, batch: str) -> dict[int, Path]:
         """The records of a batch by task index: one listing, no file is opened."""
         try:
@@ -175,12 +188,3 @@ def write_synced(path: Path, text: str, mode: int) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder's entries, so that new names in it survive a power loss (fsync(2))."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

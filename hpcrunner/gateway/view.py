@@ -10,7 +10,6 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.spool import Spool
-from hpcrunner.request.plan import EVENTS
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, RecordError, record_from_json
 
@@ -44,14 +43,14 @@ def log_path(spool: Spool, experiment: Experiment) -> Path | None:
     """The scheduler's output file of an experiment: job-side notes and the payload's output."""
     if not experiment.batch:
         return None
-    return spool.batch_folder(experiment.batch) / "logs" / f"{experiment.task}.out"
+    return spool.log(experiment.batch, experiment.task)
 
 
 def record_of(spool: Spool, experiment: Experiment) -> Record | None:
     """The job side's record, where there is one that can be read."""
     if not experiment.batch:
         return None
-    path = spool.batch_folder(experiment.batch) / "records" / f"{experiment.task}.json"
+    path = spool.record(experiment.batch, experiment.task)
     try:
         return record_from_json(path.read_text(encoding="utf-8"), where=str(path))
     except (OSError, UnicodeDecodeError, RecordError):
@@ -62,7 +61,7 @@ def phase_of(spool: Spool, experiment: Experiment) -> str:
     """What the job side last said it was doing (``fetching``, ``running`` …), or nothing."""
     if not experiment.batch or experiment.state.final:
         return ""
-    path = spool.batch_folder(experiment.batch) / EVENTS / str(experiment.task)
+    path = spool.events(experiment.batch, experiment.task)
     try:
         last = path.read_text(encoding="utf-8").rstrip("\n").rpartition("\n")[2]
         return str(json.loads(last)["event"])

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from hpcrunner.sync import sync_folder
+
 
 class Claim(Enum):
     """What came of asking for an attempt."""
@@ -65,11 +67,7 @@ def take_claim(path: Path, owner: Owner) -> Claim:
         _write(os.open(path, os.O_WRONLY | os.O_APPEND), line)
         return Claim.TAKEN_AGAIN
     _write(fd, line)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return Claim.TAKEN
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, RecordError, record_from_json
+from hpcrunner.sync import sync_folder
 
 
 def write_record(path: Path, record: Record) -> bool:
@@ -25,11 +26,7 @@ def write_record(path: Path, record: Record) -> bool:
         if path.exists():
             return False
         temporary.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return True

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcrunner.schedulers.processes import Identity
+from hpcrunner.sync import sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +104,11 @@ class Store:
         try:
             (new / "exits").mkdir(mode=0o700)
             _write_synced(new / "job.json", json.dumps(asdict(job)))
-            _sync_folder(new)
+            sync_folder(new)
             if self.find(job.name) is None:
                 with contextlib.suppress(FileExistsError):
                     new.rename(self.jobs / job.name)
-            _sync_folder(self.jobs)
+            sync_folder(self.jobs)
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
@@ -202,11 +203,3 @@ def _write_synced(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

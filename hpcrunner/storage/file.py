@@ -20,6 +20,7 @@ from hpcrunner.storage.contract import (
     StorageError,
     StoreUnreachable,
 )
+from hpcrunner.sync import sync_folder
 
 _CHUNK = 1 << 20
 _PRIVATE = 0o600
@@ -81,7 +82,7 @@ class FileStore:
                 with suppress(OSError):
                     unfinished.unlink()
                 raise
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def _make_folders(self, folder: Path) -> None:
         # mkdir's own parents=True would use the mode for the last folder only.
@@ -109,14 +110,6 @@ def _copy(body: BinaryIO, handle: int, size: int) -> None:
         left -= len(data)
         while data:
             data = data[os.write(handle, data) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
