@@ -1,0 +1,33 @@
+"""Named places where a crash would be worst, so that tests can crash exactly there.
+
+A point does nothing unless the environment variable HPCRUNNER_CRASH names it:
+``<point>:<pass>:<folder>`` kills this process with SIGKILL when it passes the point for the
+``pass``-th time (from 1). A file made in ``folder`` with O_EXCL remembers the crash, so that
+whoever goes on afterwards, in whatever process, is not killed again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "HPCRUNNER_CRASH"
+_passes: dict[str, int] = {}
+
+
+def crashpoint(name: str) -> None:
+    """A place between two effects; ``name`` is ``room.what_has_just_happened``."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return
+    point, count, folder = wanted.split(":", 2)
+    if point != name:
+        return
+    _passes[name] = _passes.get(name, 0) + 1
+    if _passes[name] != int(count):
+        return
+    try:
+        os.close(os.open(os.path.join(folder, point), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
