@@ -27,6 +27,7 @@ from hpcrunner.job.recordfile import make_way, write_record
 from hpcrunner.job.save import Saver
 from hpcrunner.job.stopper import StopAsked, Stopper
 from hpcrunner.job.workspace import Workspace, make_workspace, remove_tree
+from hpcrunner.request.claim import Owner
 from hpcrunner.request.plan import CLAIMS, EVENTS, RECORDS, Plan, read_plan
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
@@ -110,7 +111,7 @@ class _Attempt:
         except Exception as fault:
             return _fault(fault)
 
-    def record_of(self, ending: Ending, owner: claim.Owner) -> Record:
+    def record_of(self, ending: Ending, owner: Owner) -> Record:
         """The record of this attempt, ended now."""
         return Record(
             batch=self.plan.batch,

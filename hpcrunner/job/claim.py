@@ -1,20 +1,14 @@
-"""The claim: one file per attempt, made by the one process that may run it.
-
-A submission that was repeated after a crash can put a second job on the same attempt. Creating
-a file with O_EXCL lets exactly one of them win, on NFS version 3 and later too (open(2)).
-"""
+"""Taking the claim of an attempt on the node; request/claim.py says what a claim is."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
-from hpcrunner.sync import sync_folder
+from hpcrunner.request.claim import Owner, claims, make_claim
 
 
 class Claim(Enum):
@@ -22,18 +16,7 @@ class Claim(Enum):
 
     TAKEN = "taken"
     TAKEN_AGAIN = "taken again"  # the scheduler started the same job once more
-    DUPLICATE = "duplicate"  # another job runs or ran it
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who claims. ``restarts`` is Slurm's count of requeues of this job, 0 at first."""
-
-    host: str
-    pid: int
-    job_id: str
-    restarts: int
-    time: float
+    DUPLICATE = "duplicate"  # another job runs or ran it, or the gateway has given it up
 
 
 def this_process(environ: Mapping[str, str]) -> Owner:
@@ -54,41 +37,27 @@ def job_id(environ: Mapping[str, str]) -> str:
 
 
 def take_claim(path: Path, owner: Owner) -> Claim:
-    """Claim the attempt of this file for ``owner``. Raises OSError.
-
-    The file is a JSON object a line: the first claim, then one for each restart.
-    """
-    line = (json.dumps(asdict(owner)) + "\n").encode()
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if not _restarted(path, owner):
+    """Claim the attempt of this file for ``owner``. Raises OSError."""
+    if make_claim(path, 0, owner):
+        return Claim.TAKEN
+    count = 1
+    while True:
+        held = claims(path, at_least=count)
+        if not _restarted(held[-1], owner):
             return Claim.DUPLICATE
-        _write(os.open(path, os.O_WRONLY | os.O_APPEND), line)
-        return Claim.TAKEN_AGAIN
-    _write(fd, line)
-    sync_folder(path.parent)
-    return Claim.TAKEN
+        if make_claim(path, len(held), owner):
+            return Claim.TAKEN_AGAIN
+        count = len(held) + 1
 
 
-def _write(fd: int, line: bytes) -> None:
-    try:
-        os.write(fd, line)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _restarted(path: Path, owner: Owner) -> bool:
-    """Whether the claim is this same job's, from before the scheduler requeued it."""
-    try:
-        last = Owner(**json.loads(path.read_bytes().splitlines()[-1]))
-    except (ValueError, TypeError, IndexError):
-        return False  # torn or foreign: whoever wrote it may be running
+def _restarted(last: Owner | None, owner: Owner) -> bool:
+    """Whether the last claim is this same job's, from before the scheduler started it again."""
+    if last is None or last.fenced:
+        return False  # torn, and whoever wrote it may be running; or given up by the gateway
     if not owner.job_id or last.job_id != owner.job_id:
         return False
-    if owner.restarts > last.restarts:
-        return True
+    if owner.restarts != last.restarts:
+        return owner.restarts > last.restarts
     # Without a count, the same job on another node, or after its first process, is a restart.
     return last.host != owner.host or (last.pid != owner.pid and not _alive(last.pid))
 

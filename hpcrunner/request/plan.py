@@ -7,7 +7,7 @@ Spool layout of a batch (the folder given to ``python -m hpcrunner.job``)::
 
     plan.json            this plan
     script               the batch script
-    claims/<index>       made with O_EXCL by the task that runs the attempt
+    claims/<index>       made by the task that runs the attempt: see claim.py
     events/<index>       append-only progress, one JSON object a line
     records/<index>.json written once, by rename: see record.py
     logs/<index>.out     the scheduler's output file: job-side notes and the payload's output

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from dataclasses import replace
 from pathlib import Path
 
-from hpcrunner.job.claim import Claim, Owner, job_id, take_claim
+from hpcrunner.job.claim import Claim, job_id, take_claim
 from hpcrunner.job.recordfile import make_way, write_record
+from hpcrunner.request.claim import Fenced, Owner, claims, fence
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, record_from_json
 
@@ -44,7 +46,26 @@ def test_a_requeued_job_takes_over_its_own_claim_each_time(tmp_path: Path) -> No
     take_claim(tmp_path / "1", ME)
     assert take_claim(tmp_path / "1", replace(ME, restarts=1)) is Claim.TAKEN_AGAIN
     assert take_claim(tmp_path / "1", replace(ME, restarts=2)) is Claim.TAKEN_AGAIN
-    assert len((tmp_path / "1").read_bytes().splitlines()) == 3
+    assert [owner and owner.restarts for owner in claims(tmp_path / "1")] == [0, 1, 2]
+    # A process of the second run that wakes up late finds that it is no longer the last.
+    late = replace(ME, restarts=1, host="there")
+    assert take_claim(tmp_path / "1", late) is Claim.DUPLICATE
+
+
+def test_a_claim_of_an_earlier_version_is_still_its_jobs(tmp_path: Path) -> None:
+    old = {"host": "here", "pid": 1, "job_id": "77", "restarts": 0, "time": 1.0}
+    lines = [json.dumps({**old, "restarts": n}) for n in (0, 1)]
+    (tmp_path / "1").write_text("\n".join(lines) + "\n")
+    assert take_claim(tmp_path / "1", replace(ME, job_id="78", restarts=2)) is Claim.DUPLICATE
+    assert take_claim(tmp_path / "1", replace(ME, restarts=2)) is Claim.TAKEN_AGAIN
+
+
+def test_a_fenced_attempt_is_nobodys_neither_new_nor_restarted(tmp_path: Path) -> None:
+    assert fence(tmp_path / "1") is Fenced.BEFORE_START
+    assert take_claim(tmp_path / "1", ME) is Claim.DUPLICATE
+    take_claim(tmp_path / "2", ME)
+    assert fence(tmp_path / "2") is Fenced.AFTER_START
+    assert take_claim(tmp_path / "2", replace(ME, restarts=1)) is Claim.DUPLICATE
 
 
 def test_the_same_job_without_a_count_is_a_restart_only_where_the_first_is_gone(
