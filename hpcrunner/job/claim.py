@@ -38,16 +38,12 @@ def job_id(environ: Mapping[str, str]) -> str:
 
 def take_claim(path: Path, owner: Owner) -> Claim:
     """Claim the attempt of this file for ``owner``. Raises OSError."""
-    if make_claim(path, 0, owner):
-        return Claim.TAKEN
-    count = 1
-    while True:
-        held = claims(path, at_least=count)
-        if not _restarted(held[-1], owner):
-            return Claim.DUPLICATE
+    held = claims(path)
+    while not held or _restarted(held[-1], owner):
         if make_claim(path, len(held), owner):
-            return Claim.TAKEN_AGAIN
-        count = len(held) + 1
+            return Claim.TAKEN_AGAIN if held else Claim.TAKEN
+        held = claims(path, at_least=len(held) + 1)
+    return Claim.DUPLICATE
 
 
 def _restarted(last: Owner | None, owner: Owner) -> bool:
