@@ -27,7 +27,7 @@ def crashpoint(name: str) -> None:
     if _passes[name] != int(count):
         return
     try:
-        os.close(os.open(os.path.join(folder, point), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(os.open(f"{folder}/{point}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

@@ -7,6 +7,7 @@ specification are those of slurm-drmaa 1.1.6 (slurm_drmaa/util.c and job.c).
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from hpcrunner.batch.words import Word, quote
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.sites.directives import split_directive, why_not_drmaa
 from hpcrunner.sites.site import Site
+from hpcrunner.sites.spec import JobSpec
 from hpcrunner.sites.values import MIB
 
 _GPU_OPTIONS = ("gres", "gpus-per-node", "gpus")
@@ -62,8 +64,17 @@ def directives(batch: Batch, site: Site) -> tuple[Directive, ...]:
         value = f"gpu:{typed}" if site.gpu_syntax == "gres" else typed
         words.append(Directive(site.gpu_syntax, value))
     words.append(Directive("requeue" if spec.requeue else "no-requeue"))
-    words += [Directive(*split_directive(word)) for word in spec.directives]
+    words += _own_directives(spec)
     return tuple(words)
+
+
+def _own_directives(spec: JobSpec) -> list[Directive]:
+    """The site's own options, one ``--exclude`` holding its nodes and those of the spec."""
+    words = [Directive(*split_directive(word)) for word in spec.directives]
+    excluded = [word.value for word in words if word.name == "exclude" and word.value]
+    words = [word for word in words if word.name != "exclude"]
+    nodes = [*excluded, *spec.exclude]
+    return [*words, Directive("exclude", ",".join(nodes))] if nodes else words
 
 
 def sbatch_directives(batch: Batch, site: Site) -> tuple[Directive, ...]:
@@ -76,6 +87,8 @@ def sbatch_directives(batch: Batch, site: Site) -> tuple[Directive, ...]:
     words += [Directive("open-mode", "append"), Directive("propagate", "NONE")]
     words.append(Directive("chdir", str(batch.folder)))
     words.append(Directive("export", site.export))
+    # Without a time of its own the job has the partition's, which only this announces.
+    words.append(Directive("signal", f"B:USR1@{_warning(site.grace)}"))
     return tuple(words)
 
 
@@ -145,6 +158,11 @@ def _native_word(directive: Directive, site: Site) -> str:
             remedy="take it out, or set scheduler: sbatch",
         )
     return str(Directive(name, value))
+
+
+def _warning(grace: float) -> int:
+    """Seconds for sbatch's --signal, which takes 0 to 65535; the signal may be a minute early."""
+    return min(math.ceil(grace), 65535)
 
 
 def _mib(size: int) -> int:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.script import render_script
+from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
@@ -35,6 +37,7 @@ from hpcrunner.sites.spec import JobSpec
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0
+_LONGEST_SETTLE_PAUSE = 15.0
 
 
 class Dispatch:
@@ -61,13 +64,42 @@ class Dispatch:
         self._absent_since: dict[str, float] = {}
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
+        self._settle_at = 0.0
+        self._settle_pause = _FIRST_PAUSE
 
-    def sweep(self) -> None:
-        """Remove batch folders that no journal row names: a crash came before the row."""
+    def recover(self) -> None:
+        """Look at batch folders that no journal row names, before anything is submitted.
+
+        Either a crash came before the row, or the journal is older than the folder (restored
+        from a backup). A folder whose experiments still wait for that very attempt may have been
+        submitted, so it is taken up as uncertain; one that nobody waits for and nobody started
+        is removed; any other is left and named.
+        """
         known = self._journal.batch_ids()
-        for name in self._spool.batch_names():
-            if name not in known:
+        unknown = [name for name in self._spool.batch_names() if name not in known]
+        waiting = {(e.id, e.attempt): e for e in self._journal.in_state(State.ACCEPTED)}
+        for name in unknown:
+            plan = self._spool.plan(name)
+            planned = plan.experiments if plan else ()
+            tasks = {
+                task: waiting.pop((p.id, p.attempt))
+                for task, p in enumerate(planned, start=1)
+                if (p.id, p.attempt) in waiting
+            }
+            spec = next((e.spec for e in tasks.values()), None)
+            if spec is not None:
+                log.warning("batch %s: not in the journal; looked up before it is used", name)
+                members = {task: e.id for task, e in tasks.items()}
+                self._journal.begin_batch(name, spec, members, size=len(planned))
+            elif not self._spool.started(name):
                 self._spool.remove_batch(name)
+            if len(tasks) < len(planned) and (spec is not None or self._spool.started(name)):
+                log.error(
+                    "batch %s: %d of its experiments are unknown to the journal, and may have "
+                    "run; was the spool restored from a backup? Its folder is kept",
+                    name,
+                    len(planned) - len(tasks),
+                )
 
     def step(self) -> int:
         """Settle what is uncertain, then submit what waits; returns how many were submitted.
@@ -75,7 +107,8 @@ class Dispatch:
         Raises JournalError or SpoolError where nothing can be written down: then nothing was
         submitted that the journal does not know of.
         """
-        self._settle()
+        if self._clock() >= self._settle_at:
+            self.settle()
         if self._clock() < self._not_before:
             return 0
         submitted = 0
@@ -83,6 +116,7 @@ class Dispatch:
             if not self._rate.take():
                 return submitted
             self._journal.set_batch(row.id, BatchState.SUBMITTING)
+            crashpoint("dispatch.batch_resumed")
             submitted += self._submit(self._batch(row))
             if self._clock() < self._not_before:
                 return submitted
@@ -97,16 +131,27 @@ class Dispatch:
 
     def wait(self) -> float | None:
         """Seconds until a step has something to do of itself, None while nothing waits."""
-        uncertain = self._journal.batches(BatchState.SUBMITTING, BatchState.READY)
-        if not uncertain and not self._journal.count(State.ACCEPTED):
-            return None
-        return max(self._rate.wait(), self._not_before - self._clock(), 0.05)
+        now = self._clock()
+        due: list[float] = []
+        if self._journal.batches(BatchState.SUBMITTING):
+            due.append(self._settle_at)
+        begin = max(now + self._rate.wait(), self._not_before)
+        if self._journal.batches(BatchState.READY):
+            due.append(begin)
+        accepted = self._journal.next_due()
+        if accepted is not None:
+            due.append(max(begin, accepted))
+        return max(0.05, min(due) - now) if due else None
+
+    def uncertain(self) -> bool:
+        """True while a batch may or may not have reached the scheduler."""
+        return bool(self._journal.batches(BatchState.SUBMITTING))
 
     def _groups(self) -> Iterator[tuple[JobSpec, list[Experiment]]]:
         """Waiting experiments of one shape, the oldest group first, within the site's caps."""
         limits = self._site.limits
         waiting: dict[JobSpec, list[Experiment]] = {}
-        for experiment in self._journal.in_state(State.ACCEPTED):
+        for experiment in self._journal.due(self._clock()):
             if experiment.spec is not None:
                 waiting.setdefault(experiment.spec, []).append(experiment)
         if not waiting:
@@ -131,7 +176,10 @@ class Dispatch:
             experiments=tuple(planned),
         )
         self._spool.write_batch(plan, render_script(batch, self._site))
-        self._journal.begin_batch(batch_id, spec, [p.id for p in planned])
+        crashpoint("dispatch.folder_written")
+        members = {task: p.id for task, p in enumerate(planned, start=1)}
+        self._journal.begin_batch(batch_id, spec, members, size=len(planned))
+        crashpoint("dispatch.batch_begun")
         return batch
 
     def _planned(self, experiment: Experiment) -> PlannedExperiment | None:
@@ -152,6 +200,7 @@ class Dispatch:
             submission = self._scheduler.submit(batch)
         except SubmitUncertain as error:
             log.warning("batch %s: %s; looking it up before anything else", batch.id, error.line())
+            self._settle_soon()
             self._back_off()
             return 0
         except SubmitRefused as error:
@@ -159,36 +208,61 @@ class Dispatch:
                 log.warning("batch %s: refused for now: %s", batch.id, error.line())
                 self._journal.set_batch(batch.id, BatchState.READY, error.line())
                 self._back_off()
-                return 0
-            log.error("batch %s: refused: %s", batch.id, error.line())
-            self._journal.batch_refused(batch.id, error.line())
-            self._spool.remove_batch(batch.id)
+            else:
+                self._refused(batch, error.line())
             return 0
+        crashpoint("dispatch.submitted")
         self._pause = _FIRST_PAUSE
         self._adopt(batch, submission.job_ids)
         return batch.size
 
+    def _refused(self, batch: Batch, line: str) -> None:
+        """A refusal for good; the nodes that retries keep off may be all there are."""
+        if batch.spec.exclude:
+            log.warning("batch %s: refused: %s; tried with all nodes", batch.id, line)
+            why = f"waits without keeping off {', '.join(batch.spec.exclude)}: {line}"
+            self._journal.regroup(batch.id, replace(batch.spec, exclude=()), why)
+        else:
+            log.error("batch %s: refused: %s", batch.id, line)
+            self._journal.batch_refused(batch.id, line)
+        crashpoint("dispatch.refused")
+        self._spool.remove_batch(batch.id)
+
     def _adopt(self, batch: Batch, job_ids: Sequence[str]) -> None:
         self._journal.batch_submitted(batch.id, job_ids)
+        crashpoint("dispatch.adopted")
         self._absent_since.pop(batch.id, None)
         log.info(
             "batch %s: %d experiment(s) as job %s", batch.id, batch.size, job_ids[0].split("_")[0]
         )
 
-    def _settle(self) -> None:
-        for row in self._journal.batches(BatchState.SUBMITTING):
-            batch = self._batch(row)
-            sought = self._scheduler.seek(batch, row.created_at)
-            now = self._clock()
-            if sought.verdict is Verdict.FOUND and sought.submission is not None:
+    def settle(self) -> None:
+        """Look up what may or may not have reached the scheduler: adopted, or free to go again."""
+        rows = self._journal.batches(BatchState.SUBMITTING)
+        if not rows:
+            self._settle_pause = _FIRST_PAUSE
+            return
+        batches = [self._batch(row) for row in rows]
+        sought = self._scheduler.seek(batches, min(row.created_at for row in rows))
+        now = self._clock()
+        for batch in batches:
+            answer = sought[batch.id]
+            if answer.verdict is Verdict.FOUND and answer.submission is not None:
                 log.info("batch %s: found in the scheduler, adopted", batch.id)
-                self._adopt(batch, sought.submission.job_ids)
-            elif sought.verdict is Verdict.UNAVAILABLE:
+                self._adopt(batch, answer.submission.job_ids)
+            elif answer.verdict is Verdict.UNAVAILABLE:
                 self._absent_since.pop(batch.id, None)
             elif now - self._absent_since.setdefault(batch.id, now) >= self._site.settle:
                 log.info("batch %s: never reached the scheduler, submitted again", batch.id)
                 self._absent_since.pop(batch.id)
                 self._journal.set_batch(batch.id, BatchState.READY)
+                crashpoint("dispatch.settled")
+        self._settle_at = now + self._settle_pause
+        self._settle_pause = min(_LONGEST_SETTLE_PAUSE, self._settle_pause * 1.5)
+
+    def _settle_soon(self) -> None:
+        self._settle_pause = _FIRST_PAUSE
+        self._settle_at = self._clock() + _FIRST_PAUSE
 
     def _back_off(self) -> None:
         self._not_before = self._clock() + self._pause

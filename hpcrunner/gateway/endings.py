@@ -51,13 +51,15 @@ class Patience:
 
     ``record`` after the scheduler has ended the job: a shared file system shows files late.
     ``accounting`` after both the record and the live queue have spoken. ``absence``: continuous,
-    healthy absence of a job that left no record, before it counts as lost.
+    healthy absence of a job that left no record, before it counts as lost. ``outage``: for how
+    long accounting is waited for that cannot be asked, where there is a record.
     """
 
     record: float
     accounting: float
     absence: float
     has_accounting: bool
+    outage: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Evidence:
     record: Record | None = None
     ended_since: float | None = None  # the scheduler has said ENDED since
     absent_since: float | None = None  # every witness was healthy and none knew it since
+    gone_since: float | None = None  # the live queue knew it no more, accounting was away since
     cancel_wished: bool = False
 
 
@@ -75,7 +78,9 @@ def judge(evidence: Evidence, patience: Patience, now: float) -> Outcome | None:
     """The outcome, or None while a witness may still have to say something."""
     seen, record = evidence.sighting, evidence.record
     if seen.verdict is Verdict.UNAVAILABLE:
-        return None
+        gone = now - (evidence.gone_since if evidence.gone_since is not None else now)
+        # Only what the job itself has said may end it then: absence proves nothing now.
+        return _by_record(record) if record is not None and gone >= patience.outage else None
     if seen.verdict is Verdict.NOT_FOUND:
         absent = now - (evidence.absent_since if evidence.absent_since is not None else now)
         if record is not None and absent >= patience.accounting * patience.has_accounting:

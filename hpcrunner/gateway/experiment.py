@@ -10,7 +10,11 @@ from hpcrunner.sites.spec import JobSpec
 
 
 class State(str, Enum):
-    """Where an experiment stands. It only moves down this list; the last five are final."""
+    """Where an experiment stands. An attempt only moves down this list; the last five are final.
+
+    An attempt that is to be made again takes the experiment back to ACCEPTED, with the next
+    attempt's number; a final state is never left.
+    """
 
     ACCEPTED = "ACCEPTED"  # written down, not yet given to the scheduler
     SUBMITTING = "SUBMITTING"  # part of a batch that may or may not have reached the scheduler
@@ -27,17 +31,14 @@ class State(str, Enum):
         """True for the states that nothing leaves."""
         return self in FINAL
 
-    def may_become(self, later: State) -> bool:
-        """True where the step is forward: a final state never changes, no state goes back."""
-        return not self.final and _RANK[later] > _RANK[self]
-
 
 FINAL = frozenset(
     {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST, State.REJECTED},
 )
 LIVE = tuple(s for s in State if s not in FINAL)
 SUBMITTED = (State.PENDING, State.RUNNING)
-_RANK = {state: (len(LIVE) if state in FINAL else rank) for rank, state in enumerate(State)}
+# Ended otherwise than anybody wished: kept in view until somebody retries or drops it.
+SET_ASIDE = (State.FAILED, State.LOST, State.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,11 @@ class Experiment:
     """One experiment as the journal has it (its message is read apart: it holds secrets).
 
     ``id`` is ours, ``key`` the client's. ``task`` is its index in the batch, from 1.
-    ``pending`` is the scheduler's reason while it waits. Times are epoch seconds by the
-    gateway's clock, except ``started_at`` and ``ended_at``, which are the scheduler's or the
-    node's.
+    ``pending`` is what it waits for: the scheduler's reason, or why there is another attempt.
+    ``not_before`` holds an attempt back; the failures are those of the attempts so far, by whose
+    fault they were. ``aside`` is True for an experiment of the dead list; ``retried_as`` is the
+    id under which somebody had it run again. Times are epoch seconds by the gateway's clock,
+    except ``started_at`` and ``ended_at``, which are the scheduler's or the node's.
     """
 
     id: str
@@ -83,3 +86,26 @@ class Experiment:
     ended_at: float | None = None
     owner: str = ""
     project: str = ""
+    not_before: float = 0.0
+    infrastructure_failures: int = 0
+    payload_failures: int = 0
+    aside: bool = False
+    retried_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAttempt:
+    """An attempt that ended and was followed by another."""
+
+    attempt: int
+    batch: str
+    task: int
+    job_id: str
+    state: State
+    reason: Reason
+    text: str
+    exit_code: int | None
+    node: str
+    submitted_at: float | None
+    started_at: float | None
+    ended_at: float | None

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
+from hpcrunner.crashpoint import crashpoint
+from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.dispatch import Dispatch
+from hpcrunner.gateway.drained import mark_of
 from hpcrunner.gateway.intake import Intake
-from hpcrunner.gateway.journal import Journal, JournalError
-from hpcrunner.gateway.spool import SpoolError
+from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.lock import SpoolLock
+from hpcrunner.gateway.orders import Orders
+from hpcrunner.gateway.pace import Setbacks
+from hpcrunner.gateway.spool import Spool, SpoolError
 from hpcrunner.gateway.track import Track
+from hpcrunner.queues.notices import Notices
 
 log = logging.getLogger(__name__)
 
 _GROUP = 1000  # messages written down in one transaction
 _INTAKE_FLOOR, _INTAKE_CEILING = 0.2, 2.0
-_DISK_PAUSE = 10.0
+_FINISHING = 30.0  # seconds that a drain gives to batches whose fate is unknown
+_FINISHING_PAUSE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +42,32 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+class Ended(Enum):
+    """Why ``run`` came back."""
+
+    LIMIT = "a limit was reached"
+    DRAINED = "told to end"
+    RELOAD = "told to read the site's file again"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A spool that is ours: its lock, and its journal, which nobody else may write."""
+
+    spool: Spool
+    lock: SpoolLock
+    journal: Journal
+
+
 class Gateway:
-    """The parts put together; ``step`` does one round, ``run`` goes on until told to stop."""
+    """The parts put together; ``step`` does one round, ``run`` goes on until told to stop.
+
+    ``taken`` is how many messages earlier parts over the same hold have taken.
+    """
 
     def __init__(
         self,
-        journal: Journal,
+        hold: Hold,
         intake: Intake,
         dispatch: Dispatch,
         track: Track,
@@ -47,56 +75,69 @@ class Gateway:
         max_jobs: int,
         clock: Callable[[], float],
         limits: Limits = NO_LIMITS,
+        taken: int = 0,
     ) -> None:
-        self._journal = journal
+        self._hold = hold
+        self._journal = hold.journal
         self._intake = intake
         self._dispatch = dispatch
         self._track = track
         self._max_jobs = max_jobs
         self._clock = clock
         self._limits = limits
-        self._stop = threading.Event()
-        self._taken = 0
+        self.taken = taken
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
+        self._recovered = False
+        self._drained = False
+        self._setbacks = Setbacks()
+        self._notices = Notices(log)
 
-    def stop(self) -> None:
-        """End the loop after the round in hand; running jobs go on. Safe in a signal handler."""
-        self._stop.set()
-
-    def run(self) -> None:
-        """Rounds until stopped or a limit is reached.
+    def run(self, orders: Orders) -> Ended:
+        """Rounds until ordered to end or to reload, or a limit is reached.
 
         A disk that takes no more is waited for, not died of: what is unsettled stays with its
-        queue, and what is journalled is not lost.
+        queue, and what is journalled is not lost. Raises JournalError for what no waiting mends,
+        and SpoolLost or Superseded where another gateway has the spool.
         """
-        self._dispatch.sweep()
-        while not self._stop.is_set():
+        while not orders.draining:
+            if orders.take_reload():
+                return Ended.RELOAD
             try:
-                self.step()
+                self.step(orders.go_on)
+                if self.finished():
+                    return Ended.LIMIT
                 pause = self.wait()
-            except (JournalError, SpoolError) as error:
-                log.error("%s; trying again in %.0f s", error.line(), _DISK_PAUSE)
-                pause = _DISK_PAUSE
-            if self.finished():
-                return
-            self._stop.wait(pause)
+            except (JournalError, SpoolError, OSError) as error:
+                pause = self._set_back(error)
+            else:
+                self._setbacks.over()
+                self._notices.over("disk", "the spool can be used again")
+            orders.pause(pause)
+        self._finish(orders)
+        return Ended.DRAINED
 
-    def step(self) -> None:
-        """One round: bounded in time, each part in its order."""
+    def step(self, go_on: Callable[[], bool] = lambda: True) -> None:
+        """One round: bounded in time, each part in its order, and cut short between two parts
+        where ``go_on`` says no.
+        """
+        self._hold.lock.check()
+        if not self._recovered:
+            self._dispatch.recover()
+            self._recovered = True
         live = self._journal.count_live()
-        room = min(_GROUP, self._max_jobs - live)
-        if self._limits.tasks:
-            room = min(room, self._limits.tasks - self._taken)
-        taken = self._intake.drain(max(0, room))
-        self._taken += taken
+        taken = self._take(live)
+        if not go_on():
+            return
         self._track.cancel_wished()
+        if not go_on():
+            return
         submitted = self._dispatch.step()
         if submitted:
             self._track.period.soon()
             self._track_at = min(self._track_at, self._clock() + self._track.period.seconds)
-        if live and self._clock() >= self._track_at:
+        if live and self._clock() >= self._track_at and go_on():
             self._track.step()
             self._track_at = self._clock() + self._track.period.seconds
         if taken or submitted or live:
@@ -117,6 +158,56 @@ class Gateway:
         """True once a limit is reached and nothing is left to do."""
         if self._journal.count_live():
             return False
-        if self._limits.tasks and self._taken >= self._limits.tasks:
+        if self._limits.tasks and self.taken >= self._limits.tasks:
             return True
         return bool(self._limits.idle) and self._clock() - self._busy_at >= self._limits.idle
+
+    def _take(self, live: int) -> int:
+        mark = mark_of(self._hold.spool)
+        if mark is not None:
+            if not self._drained:
+                log.warning("%s; no new experiments are taken, the others go on", mark.words())
+                self._intake.rest()
+            self._drained = True
+            return 0
+        if self._drained:
+            log.info("resumed: new experiments are taken again")
+            self._drained = False
+        room = min(_GROUP, self._max_jobs - live)
+        if self._limits.tasks:
+            room = min(room, self._limits.tasks - self.taken)
+        taken = self._intake.drain(max(0, room))
+        self.taken += taken
+        return taken
+
+    def _set_back(self, error: JournalError | SpoolError | OSError) -> float:
+        """The pause after what may pass, said once; raises what will not."""
+        if isinstance(error, JournalError) and not error.passing:
+            raise error
+        text = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else error.line()
+        self._notices.warn("disk", f"{text}; waiting for it, messages stay in their queues")
+        # What was taken and not written down would else stay in hand until the next start.
+        self._intake.rest()
+        self._recovered = False  # a batch's folder may have been written without its row
+        return self._setbacks.pause()
+
+    def _finish(self, orders: Orders) -> None:
+        """See that no batch is left of which nobody knows whether it was submitted, if it can be
+        seen soon. The next gateway on this spool looks otherwise.
+        """
+        until = self._clock() + _FINISHING
+        try:
+            self._hold.lock.check()
+            while self._dispatch.uncertain() and not orders.at_once:
+                self._dispatch.settle()
+                if not self._dispatch.uncertain() or self._clock() >= until:
+                    break
+                orders.pause(_FINISHING_PAUSE)
+            crashpoint("gateway.drained")
+            left = self._journal.count_live()
+        except (JournalError, SpoolError, OSError) as error:
+            if isinstance(error, JournalError) and not error.passing:
+                raise
+            log.warning("ends as it is: %s", error)
+            return
+        log.info("drained: %d experiment(s) go on or wait for the next gateway here", left)

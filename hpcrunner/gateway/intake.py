@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import Admission, NotAdmitted, admit
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.journal import Journal, NewExperiment
+from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.queues.contract import Delivery, Source
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.site import Site
@@ -51,26 +53,58 @@ class Intake:
             deliveries = source.take(most - settled)
             if not deliveries:
                 continue
-            self._journal.add(self._rows(deliveries))
+            crashpoint("intake.taken")
+            new = self._write_down(deliveries)
+            crashpoint("intake.journalled")
             source.accept(deliveries)
+            crashpoint("intake.accepted")
+            self._journal.settled(new)
             settled += len(deliveries)
             log.info("%s: %d message(s) taken and journalled", source.name, len(deliveries))
         # The next round starts with another source, so that a full one starves nobody.
         self._sources.append(self._sources.pop(0))
         return settled
 
-    def _rows(self, deliveries: Sequence[Delivery]) -> list[NewExperiment]:
-        rows: list[NewExperiment] = []
-        fresh: set[str] = set()
+    def rest(self) -> None:
+        """Let the sources go until the next drain: what they hold goes back to its queues."""
+        for source in self._sources:
+            source.close()
+
+    def _write_down(self, deliveries: Sequence[Delivery]) -> list[str]:
+        """Journal a group; returns the ids that its messages go by, for the queue to settle."""
+        new: dict[str, NewExperiment] = {}
+        again: dict[str, str] = {}
         for delivery in deliveries:
             digest = hashlib.sha256(delivery.body).hexdigest()
-            # A redelivered message may be one whose acknowledgement never arrived.
-            if delivery.redelivered and (digest in fresh or self._journal.known(digest)):
-                log.info("%s: a redelivered message is journalled already", delivery.queue)
-                continue
-            fresh.add(digest)
-            rows.append(NewExperiment(self._consider(delivery), delivery.body, digest))
-        return rows
+            first = self._repeated(delivery, digest, new)
+            if first is None:
+                row = NewExperiment(self._consider(delivery), delivery.body, digest)
+                new[row.experiment.id] = row
+            else:
+                log.info("%s: another copy of %s, not run twice", delivery.queue, first)
+                again[first] = f"another copy of its message came by queue {delivery.queue}"
+        if new:
+            self._journal.add(list(new.values()))
+        for experiment, text in again.items():
+            self._journal.remark([experiment], text)
+        return [*new, *again]
+
+    def _repeated(
+        self, delivery: Delivery, digest: str, new: Mapping[str, NewExperiment]
+    ) -> str | None:
+        """The experiment that this message is only a copy of.
+
+        A broker sends a message again whose acknowledgement it never had, and a client one whose
+        confirmation it never had: same bytes, key and time of adding included. Who means to run
+        an experiment again sends other bytes, or the same after a while.
+        """
+        if delivery.queue == SUBMIT_QUEUE and not delivery.redelivered:
+            return None  # by hand, so deliberately
+        for row in new.values():
+            if row.digest == digest:
+                return row.experiment.id
+        known = self._journal.repeated(digest, self._clock() - self._site.repeat_window)
+        return known.id if known else None
 
     def _consider(self, delivery: Delivery) -> Experiment:
         now = self._clock()

@@ -1,41 +1,28 @@
-"""The journal: every experiment and every step it takes, synced before its effect counts.
-
-SQLite with a rollback journal and full sync: a write-ahead log needs shared memory, which
-network file systems do not give (https://www.sqlite.org/wal.html). One writer, the gateway;
-the command line reads.
-"""
+"""The journal: every experiment and every step it takes, synced before its effect counts."""
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway import schema
-from hpcrunner.gateway.experiment import FINAL, LIVE, Experiment, Outcome, State
+from hpcrunner.gateway import rows
+from hpcrunner.gateway.database import Database, JournalError
+from hpcrunner.gateway.experiment import (
+    FINAL,
+    LIVE,
+    SET_ASIDE,
+    EndedAttempt,
+    Experiment,
+    Outcome,
+    State,
+)
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
 
-_COLUMNS = (
-    "id, key, queue, state, received_at, attempt, spec, batch, task, job_id, reason, text, "
-    "exit_code, node, pending, submitted_at, started_at, ended_at, owner, project"
-)
-_FINAL_WORDS = tuple(s.value for s in FINAL)
-_LOCK_PATIENCE = 10.0
-_NOT_FINAL = f"state NOT IN ({', '.join(repr(w) for w in _FINAL_WORDS)})"
-
-
-class JournalError(HpcrunnerError):
-    """The journal cannot be opened, read or written."""
-
-    exit_code = 74  # EX_IOERR
+_NOT_FINAL = f"state NOT IN ({', '.join(repr(s.value) for s in sorted(FINAL))})"
 
 
 class BatchState(str, Enum):
@@ -68,73 +55,75 @@ class NewExperiment:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class NextAttempt:
+    """An experiment whose present attempt ended with ``outcome`` and that is tried again.
+
+    ``spec`` and ``not_before`` (epoch seconds) are the next attempt's; the failures are those so
+    far, this one included; ``text`` says why there is another, for people.
+    """
+
+    experiment: Experiment
+    outcome: Outcome
+    spec: JobSpec
+    not_before: float
+    infrastructure_failures: int
+    payload_failures: int
+    text: str
+
+
 class Journal:
     """Reads and writes of one journal file. Raises JournalError with what to do about it."""
 
     def __init__(self, path: Path, clock: Callable[[], float], *, make: bool = True) -> None:
-        """Open the journal at ``path``; with ``make``, create it where it is missing (0600)."""
-        self._path = path
+        """Open the journal at ``path``; with ``make``, create or update it where needed."""
+        self._file = Database(path, make=make)
         self._clock = clock
-        try:
-            os.close(os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o600))
-            self._db = sqlite3.connect(path, timeout=_LOCK_PATIENCE, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = TRUNCATE")
-            self._db.execute("PRAGMA synchronous = FULL")
-            if make and schema.version_of(self._db) == 0:
-                schema.create(self._db)
-            found = schema.version_of(self._db)
-        except (OSError, sqlite3.Error) as error:
-            raise self._fault(error) from error
-        if found != schema.SCHEMA_VERSION:
-            self._db.close()
-            raise JournalError(
-                f"version {found}, this hpcrunner reads {schema.SCHEMA_VERSION}",
-                where=f"journal {path}",
-                remedy="run the version of hpcrunner that wrote it",
-            )
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self._file.close()
+
+    def take_over(self, host: str, pid: int) -> None:
+        """Become the one writer; every older one gets Superseded from its next write on."""
+        self._file.take_over(host, pid, self._clock())
+
+    def check(self) -> None:
+        """Look the file over for damage. Raises JournalError."""
+        self._file.check()
 
     # -- writing ---------------------------------------------------------------------------
 
-    def add(self, rows: Sequence[NewExperiment]) -> None:
+    def add(self, new: Sequence[NewExperiment]) -> None:
         """Write a group of new experiments: one transaction, one sync."""
-        with self._write() as db:
-            for row in rows:
-                e = row.experiment
-                db.execute(
-                    "INSERT INTO experiments (id, key, queue, state, received_at, digest, message,"
-                    " attempt, spec, reason, text, owner, project, ended_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        e.id,
-                        e.key,
-                        e.queue,
-                        e.state.value,
-                        e.received_at,
-                        row.digest,
-                        row.message,
-                        e.attempt,
-                        _spec_text(e.spec) if e.spec else None,
-                        e.reason.value if e.reason else None,
-                        e.text,
-                        e.owner,
-                        e.project,
-                        e.ended_at,
-                    ),
-                )
-                self._note(db, e.id, e.state, e.text)
+        with self._file.write() as db:
+            for row in new:
+                self._insert(db, row, settled=False)
 
-    def begin_batch(self, batch: str, spec: JobSpec, ids: Sequence[str]) -> None:
-        """Tie experiments to a new batch (tasks 1…N in that order), before it is submitted."""
-        with self._write() as db:
+    def settled(self, ids: Iterable[str]) -> None:
+        """The queue has been told that these are taken over: it will not send them again."""
+        with self._file.write() as db:
+            db.executemany("UPDATE experiments SET settled = 1 WHERE id = ?", [(i,) for i in ids])
+
+    def remark(self, ids: Iterable[str], text: str) -> None:
+        """Note something in the history of these that changes no state."""
+        with self._file.write() as db:
+            for experiment in ids:
+                self._remark(db, experiment, text)
+
+    def begin_batch(
+        self, batch: str, spec: JobSpec, members: Mapping[int, str], *, size: int
+    ) -> None:
+        """Tie experiments (id by task index) to a new batch before it is submitted.
+
+        ``size`` is how many tasks the batch has; a task may be of no experiment known here.
+        """
+        with self._file.write() as db:
             db.execute(
                 "INSERT INTO batches (id, state, spec, size, created_at) VALUES (?, ?, ?, ?, ?)",
-                (batch, BatchState.SUBMITTING.value, _spec_text(spec), len(ids), self._clock()),
+                (batch, BatchState.SUBMITTING.value, rows.spec_text(spec), size, self._clock()),
             )
-            for task, experiment in enumerate(ids, start=1):
+            for task, experiment in members.items():
                 db.execute(
                     "UPDATE experiments SET state = ?, batch = ?, task = ?"
                     " WHERE id = ? AND state = ?",
@@ -144,7 +133,7 @@ class Journal:
 
     def set_batch(self, batch: str, state: BatchState, why: str = "") -> None:
         """Move a batch between SUBMITTING and READY; ``why`` is what its experiments wait for."""
-        with self._write() as db:
+        with self._file.write() as db:
             db.execute("UPDATE batches SET state = ? WHERE id = ?", (state.value, batch))
             db.execute(
                 f"UPDATE experiments SET pending = ? WHERE batch = ? AND {_NOT_FINAL}",
@@ -154,7 +143,7 @@ class Journal:
     def batch_submitted(self, batch: str, job_ids: Sequence[str]) -> None:
         """The scheduler has it: job ids in task order."""
         now = self._clock()
-        with self._write() as db:
+        with self._file.write() as db:
             db.execute(
                 "UPDATE batches SET state = ?, submitted_at = ? WHERE id = ?",
                 (BatchState.SUBMITTED.value, now, batch),
@@ -171,22 +160,22 @@ class Journal:
     def batch_refused(self, batch: str, text: str) -> None:
         """The scheduler said no for good: all its experiments are set aside with that reason."""
         now = self._clock()
-        with self._write() as db:
+        with self._file.write() as db:
             db.execute(
                 "UPDATE batches SET state = ? WHERE id = ?", (BatchState.REFUSED.value, batch)
             )
-            rows = db.execute(
-                "UPDATE experiments SET state = ?, reason = ?, text = ?, ended_at = ?"
+            refused = db.execute(
+                "UPDATE experiments SET state = ?, reason = ?, text = ?, ended_at = ?, aside = 1"
                 f" WHERE batch = ? AND {_NOT_FINAL} RETURNING id",
                 (State.REJECTED.value, Reason.SUBMIT_REFUSED.value, text, now, batch),
             ).fetchall()
-            for (experiment,) in rows:
+            for (experiment,) in refused:
                 self._note(db, experiment, State.REJECTED, text)
 
-    def running(self, rows: Sequence[tuple[str, str, float | None]]) -> None:
+    def running(self, started: Sequence[tuple[str, str, float | None]]) -> None:
         """These run: experiment id, node, and since when (epoch)."""
-        with self._write() as db:
-            for experiment, node, started_at in rows:
+        with self._file.write() as db:
+            for experiment, node, started_at in started:
                 changed = db.execute(
                     "UPDATE experiments SET state = ?, node = ?, started_at = ?, pending = ''"
                     " WHERE id = ? AND state = ?",
@@ -197,19 +186,19 @@ class Journal:
 
     def waits(self, pending: Iterable[tuple[str, str]]) -> None:
         """Why queued jobs wait: pairs of experiment id and the scheduler's reason."""
-        with self._write() as db:
+        with self._file.write() as db:
             db.executemany(
                 "UPDATE experiments SET pending = ? WHERE id = ?", [(p, e) for e, p in pending]
             )
 
     def end(self, outcomes: Sequence[tuple[str, Outcome]]) -> None:
         """Write final states; an experiment that already has one keeps it."""
-        with self._write() as db:
+        with self._file.write() as db:
             for experiment, o in outcomes:
                 changed = db.execute(
                     "UPDATE experiments SET state = ?, reason = ?, text = ?, exit_code = ?,"
                     " node = CASE WHEN ? = '' THEN node ELSE ? END,"
-                    " started_at = COALESCE(?, started_at), ended_at = ?, pending = ''"
+                    " started_at = COALESCE(?, started_at), ended_at = ?, pending = '', aside = ?"
                     f" WHERE id = ? AND {_NOT_FINAL}",
                     (
                         o.state.value,
@@ -220,33 +209,105 @@ class Journal:
                         o.node,
                         o.started_at,
                         o.ended_at if o.ended_at is not None else self._clock(),
+                        o.state in SET_ASIDE,
                         experiment,
                     ),
                 ).rowcount
                 if changed:
                     self._note(db, experiment, o.state, o.text)
 
+    def retry(self, again: Sequence[NextAttempt]) -> None:
+        """These attempts ended, and each experiment goes back to wait for its next one."""
+        with self._file.write() as db:
+            for n in again:
+                e, o = n.experiment, n.outcome
+                changed = db.execute(
+                    "UPDATE experiments SET state = ?, attempt = attempt + 1, spec = ?, batch = '',"
+                    " task = 0, job_id = '', node = '', pending = ?, not_before = ?,"
+                    " infrastructure_failures = ?, payload_failures = ?,"
+                    " submitted_at = NULL, started_at = NULL"
+                    f" WHERE id = ? AND attempt = ? AND {_NOT_FINAL}",
+                    (
+                        State.ACCEPTED.value,
+                        rows.spec_text(n.spec),
+                        n.text,
+                        n.not_before,
+                        n.infrastructure_failures,
+                        n.payload_failures,
+                        e.id,
+                        e.attempt,
+                    ),
+                ).rowcount
+                if not changed:
+                    continue
+                db.execute(
+                    f"INSERT INTO attempts (experiment, {rows.ATTEMPT_COLUMNS})"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (e.id, *rows.attempt_values(e, o, self._clock())),
+                )
+                self._note(db, e.id, o.state, f"attempt {e.attempt}: {o.reason.value}: {o.text}")
+                self._note(db, e.id, State.ACCEPTED, n.text)
+
+    def regroup(self, batch: str, spec: JobSpec, why: str) -> None:
+        """A batch that was refused as it is: its experiments wait again, with another spec."""
+        with self._file.write() as db:
+            db.execute(
+                "UPDATE batches SET state = ? WHERE id = ?", (BatchState.REFUSED.value, batch)
+            )
+            waiting = db.execute(
+                "UPDATE experiments SET state = ?, spec = ?, batch = '', task = 0, pending = ?"
+                f" WHERE batch = ? AND {_NOT_FINAL} RETURNING id",
+                (State.ACCEPTED.value, rows.spec_text(spec), why, batch),
+            ).fetchall()
+            for (experiment,) in waiting:
+                self._note(db, experiment, State.ACCEPTED, why)
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Take these off the dead list."""
+        with self._file.write() as db:
+            for experiment in ids:
+                changed = db.execute(
+                    "UPDATE experiments SET aside = 0 WHERE id = ? AND aside = 1", (experiment,)
+                ).rowcount
+                if changed:
+                    self._remark(db, experiment, "dropped from the dead list")
+
+    def retry_aside(self, experiment: str, new: NewExperiment) -> None:
+        """Have an experiment of the dead list run again, as a new row; its own ending stays."""
+        with self._file.write() as db:
+            changed = db.execute(
+                "UPDATE experiments SET aside = 0, retried_as = ? WHERE id = ? AND aside = 1",
+                (new.experiment.id, experiment),
+            ).rowcount
+            if changed:
+                self._remark(db, experiment, f"retried as {new.experiment.id}")
+                self._insert(db, new, settled=True)
+
     def wish_cancel(self, ids: Iterable[str]) -> None:
         """Somebody wants these ended; kept until they are."""
-        with self._write() as db:
+        with self._file.write() as db:
             for experiment in ids:
                 changed = db.execute(
                     f"UPDATE experiments SET cancel_wished = 1 WHERE id = ? AND {_NOT_FINAL}",
                     (experiment,),
                 ).rowcount
                 if changed:
-                    db.execute(
-                        "INSERT INTO transitions SELECT id, ?, state, 'cancel asked for'"
-                        " FROM experiments WHERE id = ?",
-                        (self._clock(), experiment),
-                    )
+                    self._remark(db, experiment, "cancel asked for")
 
     # -- reading ---------------------------------------------------------------------------
 
-    def known(self, digest: str) -> bool:
-        """True where a message of that SHA-256 has been written down before."""
-        row = self._read("SELECT 1 FROM experiments WHERE digest = ? LIMIT 1", (digest,))
-        return bool(row)
+    def repeated(self, digest: str, ended_since: float) -> Experiment | None:
+        """The latest experiment of that message's SHA-256 (hex) that a copy would repeat.
+
+        That is one whose message the queue may still believe to have, one that is not final, or
+        one that ended at ``ended_since`` (epoch seconds) or later.
+        """
+        found = self._experiments(
+            f"WHERE digest = ? AND (settled = 0 OR {_NOT_FINAL} OR ended_at >= ?)"
+            " ORDER BY received_at DESC, rowid DESC LIMIT 1",
+            (digest, ended_since),
+        )
+        return found[0] if found else None
 
     def by_digest(self, digest: str, since: float) -> Experiment | None:
         """The latest experiment of that message's SHA-256 (hex) received from ``since`` on."""
@@ -263,6 +324,32 @@ class Journal:
             f"WHERE state IN ({marks}) ORDER BY received_at, rowid", tuple(s.value for s in states)
         )
 
+    def due(self, now: float) -> list[Experiment]:
+        """Accepted experiments that nothing holds back, oldest first."""
+        return self._experiments(
+            "WHERE state = ? AND not_before <= ? ORDER BY received_at, rowid",
+            (State.ACCEPTED.value, now),
+        )
+
+    def next_due(self) -> float | None:
+        """When (epoch seconds) the next accepted experiment may be submitted; None without any."""
+        found = self._file.read(
+            "SELECT min(not_before) FROM experiments WHERE state = ?", (State.ACCEPTED.value,)
+        )
+        return None if found[0][0] is None else float(found[0][0])
+
+    def aside(self) -> list[Experiment]:
+        """The dead list, oldest first."""
+        return self._experiments("WHERE aside = 1 ORDER BY received_at, rowid", ())
+
+    def attempts(self, experiment: str) -> list[EndedAttempt]:
+        """The attempts before the present one, oldest first."""
+        found = self._file.read(
+            f"SELECT {rows.ATTEMPT_COLUMNS} FROM attempts WHERE experiment = ? ORDER BY attempt",
+            (experiment,),
+        )
+        return [rows.attempt_of(row) for row in found]
+
     def live(self) -> list[Experiment]:
         """All experiments that are not final, oldest first."""
         return self.in_state(*LIVE)
@@ -270,11 +357,11 @@ class Journal:
     def count(self, *states: State) -> int:
         """How many experiments are in these states."""
         marks = ", ".join("?" * len(states))
-        rows = self._read(
+        found = self._file.read(
             f"SELECT count(*) FROM experiments WHERE state IN ({marks})",
             tuple(s.value for s in states),
         )
-        return int(rows[0][0])
+        return int(found[0][0])
 
     def count_live(self) -> int:
         """How many experiments are not final."""
@@ -291,16 +378,18 @@ class Journal:
     def batches(self, *states: BatchState) -> list[BatchRow]:
         """Batches in these states, oldest first."""
         marks = ", ".join("?" * len(states))
-        rows = self._read(
+        found = self._file.read(
             "SELECT id, state, spec, size, created_at, submitted_at FROM batches"
             f" WHERE state IN ({marks}) ORDER BY created_at, rowid",
             tuple(s.value for s in states),
         )
-        return [BatchRow(r[0], BatchState(r[1]), _spec(r[2]), r[3], r[4], r[5]) for r in rows]
+        return [
+            BatchRow(r[0], BatchState(r[1]), rows.spec_of(r[2]), r[3], r[4], r[5]) for r in found
+        ]
 
     def batch_ids(self) -> set[str]:
         """The ids of every batch ever begun."""
-        return {row[0] for row in self._read("SELECT id FROM batches")}
+        return {row[0] for row in self._file.read("SELECT id FROM batches")}
 
     def recent(self, most: int) -> list[Experiment]:
         """The latest experiments, oldest first."""
@@ -315,79 +404,64 @@ class Journal:
 
     def message(self, experiment: str) -> bytes:
         """The message as it came: it holds credentials."""
-        rows = self._read("SELECT message FROM experiments WHERE id = ?", (experiment,))
-        if not rows:
+        found = self._file.read("SELECT message FROM experiments WHERE id = ?", (experiment,))
+        if not found:
             raise JournalError(
                 "no such experiment",
                 where=f"experiment {experiment}",
                 remedy="'hpcrunner status' lists them",
             )
-        return bytes(rows[0][0])
+        return bytes(found[0][0])
 
     def history(self, experiment: str) -> list[tuple[float, State, str]]:
         """Every step of an experiment: time, state, text."""
-        rows = self._read(
+        found = self._file.read(
             "SELECT at, state, text FROM transitions WHERE experiment = ? ORDER BY rowid",
             (experiment,),
         )
-        return [(r[0], State(r[1]), r[2]) for r in rows]
+        return [(r[0], State(r[1]), r[2]) for r in found]
 
     # -- inside ----------------------------------------------------------------------------
 
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._fault(error) from error
-
-    def _read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._fault(error) from error
-
     def _experiments(self, clause: str, values: tuple[object, ...]) -> list[Experiment]:
-        rows = self._read(f"SELECT {_COLUMNS} FROM experiments {clause}", values)
-        return [_experiment(row) for row in rows]
+        found = self._file.read(f"SELECT {rows.COLUMNS} FROM experiments {clause}", values)
+        return [rows.experiment_of(row) for row in found]
+
+    def _insert(self, db: sqlite3.Connection, row: NewExperiment, *, settled: bool) -> None:
+        e = row.experiment
+        db.execute(
+            "INSERT INTO experiments (id, key, queue, state, received_at, digest, message, attempt,"
+            " spec, reason, text, owner, project, ended_at, settled, aside)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                e.id,
+                e.key,
+                e.queue,
+                e.state.value,
+                e.received_at,
+                row.digest,
+                row.message,
+                e.attempt,
+                rows.spec_text(e.spec) if e.spec else None,
+                e.reason.value if e.reason else None,
+                e.text,
+                e.owner,
+                e.project,
+                e.ended_at,
+                settled,
+                e.state in SET_ASIDE,
+            ),
+        )
+        self._note(db, e.id, e.state, e.text)
+
+    def _remark(self, db: sqlite3.Connection, experiment: str, text: str) -> None:
+        db.execute(
+            "INSERT INTO transitions SELECT id, ?, state, ? FROM experiments WHERE id = ?",
+            (self._clock(), text, experiment),
+        )
 
     def _note(self, db: sqlite3.Connection, experiment: str, state: State, text: str) -> None:
         db.execute(
             "INSERT INTO transitions (experiment, at, state, text) VALUES (?, ?, ?, ?)",
             (experiment, self._clock(), state.value, text),
         )
-
-    def _fault(self, error: Exception) -> JournalError:
-        return JournalError(
-            f"cannot be used ({error})",
-            where=f"journal {self._path}",
-            remedy="check room, quota and permissions of the spool's file system",
-        )
-
-
-def _spec_text(spec: JobSpec) -> str:
-    return json.dumps(asdict(spec), sort_keys=True)
-
-
-def _spec(text: str) -> JobSpec:
-    raw = json.loads(text)
-    return JobSpec(**{**raw, "directives": tuple(raw["directives"])})
-
-
-def _experiment(row: tuple[Any, ...]) -> Experiment:
-    values = dict(zip((c.strip() for c in _COLUMNS.split(",")), row, strict=True))
-    spec, reason = values["spec"], values["reason"]
-    return Experiment(
-        **{
-            **values,
-            "state": State(values["state"]),
-            "spec": _spec(spec) if spec else None,
-            "reason": Reason(reason) if reason else None,
-        }
-    )

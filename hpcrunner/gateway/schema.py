@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_TABLES = """
+_TABLES_1 = """
 CREATE TABLE experiments (
     id TEXT PRIMARY KEY,
     key TEXT NOT NULL,
@@ -54,14 +54,59 @@ CREATE TABLE transitions (
 CREATE INDEX transitions_experiment ON transitions (experiment);
 """
 
+# settled: the queue has been told that the message is taken over.
+# aside: ended otherwise than wished, and nobody has retried or dropped it yet.
+# attempts: how each attempt before the present one ended.
+# gateways: who has written here; only the newest generation may.
+_STEP_2 = """
+ALTER TABLE experiments ADD COLUMN settled INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE experiments ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
+ALTER TABLE experiments ADD COLUMN infrastructure_failures INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE experiments ADD COLUMN payload_failures INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE experiments ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE experiments ADD COLUMN retried_as TEXT NOT NULL DEFAULT '';
+CREATE INDEX experiments_aside ON experiments (aside) WHERE aside = 1;
+CREATE INDEX experiments_wished ON experiments (cancel_wished) WHERE cancel_wished = 1;
+CREATE TABLE attempts (
+    experiment TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    batch TEXT NOT NULL,
+    task INTEGER NOT NULL,
+    job_id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    text TEXT NOT NULL,
+    exit_code INTEGER,
+    node TEXT NOT NULL,
+    submitted_at REAL,
+    started_at REAL,
+    ended_at REAL,
+    PRIMARY KEY (experiment, attempt)
+);
+CREATE INDEX attempts_batch ON attempts (batch);
+CREATE TABLE gateways (
+    generation INTEGER PRIMARY KEY AUTOINCREMENT,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    since REAL NOT NULL
+);
+"""
+
+# What brings a journal from the version before to this one.
+STEPS = {1: _TABLES_1, 2: _STEP_2}
+
 
 def version_of(connection: sqlite3.Connection) -> int:
     """The journal's schema version; 0 for a new, empty file."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Make the tables in an empty file, all or nothing."""
-    connection.executescript(
-        f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-    )
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make or add what is missing, each version's step all or nothing.
+
+    A journal of a newer version is left as it is. Raises sqlite3.Error.
+    """
+    for version in range(version_of(connection) + 1, SCHEMA_VERSION + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {STEPS[version]} PRAGMA user_version = {version}; COMMIT;"
+        )

@@ -3,7 +3,8 @@
 Layout::
 
     journal.db             the journal (SQLite)
-    gateway.lock           who runs here: host and pid
+    gateway.lock           who runs here: host, pid, since when, and a sign of life
+    drained                there while no new experiments are to be taken; who, when and why
     batches/<batch id>/    one folder a batch: see hpcrunner/request/plan.py
     queue/local_submit/    directory queue of ``hpcrunner submit``
     cancel/<experiment id> a wish to cancel, until the gateway has taken it up
@@ -18,10 +19,22 @@ import re
 import shutil
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.request.plan import CLAIMS, EVENTS, LOGS, PLAN_NAME, RECORDS, SCRIPT_NAME, Plan
+from hpcrunner.request.claim import Fenced, fence
+from hpcrunner.request.plan import (
+    CLAIMS,
+    EVENTS,
+    LOGS,
+    PLAN_NAME,
+    RECORDS,
+    SCRIPT_NAME,
+    Plan,
+    PlanError,
+    read_plan,
+)
 from hpcrunner.sync import sync_folder
 
 PRIVATE_FOLDER = 0o700
@@ -86,6 +99,11 @@ class Spool:
         return self.root / "gateway.lock"
 
     @property
+    def drain_mark(self) -> Path:
+        """The file that keeps gateways from taking anything new."""
+        return self.root / "drained"
+
+    @property
     def batches(self) -> Path:
         """The folder of all batch folders."""
         return self.root / "batches"
@@ -129,6 +147,8 @@ class Spool:
             sync_folder(folder)
             sync_folder(self.batches)
         except OSError as error:
+            if not isinstance(error, FileExistsError):
+                self.remove_batch(plan.batch)  # or each try on a full disk would leave one
             raise SpoolError(
                 f"cannot write a batch ({error.strerror})",
                 where=str(folder),
@@ -143,6 +163,33 @@ class Spool:
     def batch_names(self) -> list[str]:
         """The ids of all batch folders there are."""
         return sorted(entry.name for entry in os.scandir(self.batches) if entry.is_dir())
+
+    def plan(self, batch: str) -> Plan | None:
+        """A batch's plan, or None where it is not whole."""
+        try:
+            return read_plan(self.batch_folder(batch))
+        except PlanError:
+            return None
+
+    def started(self, batch: str) -> bool:
+        """Whether a job has claimed or left anything in a batch's folder."""
+        folder = self.batch_folder(batch)
+        for name in (CLAIMS, EVENTS, RECORDS, LOGS):
+            with suppress(FileNotFoundError):
+                if os.listdir(folder / name):
+                    return True
+        return False
+
+    def fence(self, batch: str, task: int) -> Fenced:
+        """See that no job starts this attempt any more. Raises SpoolError."""
+        try:
+            return fence(self.batch_folder(batch) / CLAIMS / str(task))
+        except OSError as error:
+            raise SpoolError(
+                f"cannot fence an attempt ({error.strerror})",
+                where=str(self.batch_folder(batch)),
+                remedy="free some room or quota; it is tried again",
+            ) from error
 
     def log(self, batch: str, task: int) -> Path:
         """The scheduler's output file of a task."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from hpcrunner.crashpoint import crashpoint
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.endings import Evidence, Patience, judge
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
-from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.journal import Journal, NextAttempt
 from hpcrunner.gateway.pace import Period
+from hpcrunner.gateway.retries import Fault, Wish, exhausted, fault_of, next_attempt
 from hpcrunner.gateway.spool import Spool
+from hpcrunner.request.claim import Fenced
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, RecordError, record_from_json
 from hpcrunner.schedulers.contract import (
@@ -42,16 +48,19 @@ class Track:
         self._journal = journal
         self._spool = spool
         self._scheduler = scheduler
+        self._site = site
         self._clock = clock
         self._patience = Patience(
             record=site.record_wait,
             accounting=site.accounting.wait,
             absence=site.lost_after,
             has_accounting=site.accounting.mode != "none",
+            outage=site.accounting.outage,
         )
         self.period = Period(site.polling.floor, site.polling.ceiling)
         self._ended_since: dict[str, float] = {}
         self._absent_since: dict[str, float] = {}
+        self._gone_since: dict[str, float] = {}
         self._cancel_asked: dict[str, float] = {}
 
     def cancel_wished(self) -> None:
@@ -59,6 +68,7 @@ class Track:
         wishes = self._spool.cancel_wishes()
         if wishes:
             self._journal.wish_cancel(wishes)
+            crashpoint("cancel.journalled")
             for experiment in wishes:
                 self._spool.cancel_taken(experiment)
         wished = self._journal.cancel_wished()
@@ -81,6 +91,7 @@ class Track:
         except SchedulerUnavailable as error:
             log.warning("cancel: %s; asked again later", error.line())
             return
+        crashpoint("cancel.asked")
         self._cancel_asked.update((e.id, now) for e in due)
         self.period.soon()
 
@@ -100,37 +111,85 @@ class Track:
         batches = {e.batch for e in submitted}
         records = {batch: self._spool.records(batch) for batch in batches}
         outcomes, changed = self._judge_all(submitted, sightings, records)
-        self._journal.end(outcomes)
-        for experiment, outcome in outcomes:
-            log.info(
-                "%s %s: %s (%s)",
-                experiment,
-                outcome.state.value,
-                outcome.text,
-                outcome.reason.value,
-            )
-            for memory in (self._ended_since, self._absent_since, self._cancel_asked):
-                memory.pop(experiment, None)
+        crashpoint("track.judged")
+        self._write_down(outcomes)
+        for e, _ in outcomes:
+            for memory in (
+                self._ended_since,
+                self._absent_since,
+                self._gone_since,
+                self._cancel_asked,
+            ):
+                memory.pop(e.id, None)
         ending = any(e.task in records[e.batch] for e in submitted)
         self.period.after(took=took, news=bool(outcomes or changed or ending))
         return len(outcomes)
+
+    def _write_down(self, outcomes: Sequence[tuple[Experiment, Outcome]]) -> None:
+        """Final states, and those attempts that are followed by another."""
+        wished = {e.id for e in self._journal.cancel_wished()} if outcomes else set()
+        final: list[tuple[str, Outcome]] = []
+        again: list[NextAttempt] = []
+        for e, outcome in outcomes:
+            following = None
+            if e.id not in wished and fault_of(outcome) is not Fault.NONE:
+                following = self._following(e, outcome)
+            if following is not None:
+                again.append(following)
+                log.warning("%s: %s (%s)", e.id, following.text, outcome.text)
+                continue
+            outcome = replace(outcome, text=outcome.text + exhausted(e, outcome))
+            final.append((e.id, outcome))
+            log.info(
+                "%s %s: %s (%s)", e.id, outcome.state.value, outcome.text, outcome.reason.value
+            )
+        crashpoint("track.fenced")
+        # One after the other: an experiment is in one of the two, and each is whole by itself.
+        if again:
+            self._journal.retry(again)
+            crashpoint("track.retried")
+        self._journal.end(final)
+        crashpoint("track.ended")
+
+    def _following(self, e: Experiment, outcome: Outcome) -> NextAttempt | None:
+        """The next attempt, if one is due and the present one can never start again."""
+        now = self._clock()
+        wish = self._wish_of(e, now)
+        following = next_attempt(e, outcome, self._site.retries, wish, now)
+        if following is None:
+            return None
+        fenced = self._spool.fence(e.batch, e.task)
+        # A lost job that had started may still run where nobody can see it.
+        if outcome.state is State.LOST and fenced is Fenced.AFTER_START:
+            return None
+        return following
+
+    def _wish_of(self, e: Experiment, now: float) -> Wish:
+        try:
+            request = admit(self._journal.message(e.id), self._site, e.received_at).request
+        except HpcrunnerError as error:
+            # The site has changed; the next attempt, when it is formed, says what is wrong.
+            log.warning("%s: %s", e.id, error.line())
+            return Wish()
+        return Wish(request.retries, request.expires_at)
 
     def _judge_all(
         self,
         submitted: Sequence[Experiment],
         sightings: Mapping[str, Sighting],
         records: Mapping[str, Mapping[int, Path]],
-    ) -> tuple[list[tuple[str, Outcome]], bool]:
+    ) -> tuple[list[tuple[Experiment, Outcome]], bool]:
         now = self._clock()
         wished = {e.id for e in self._journal.cancel_wished()}
-        outcomes: list[tuple[str, Outcome]] = []
+        outcomes: list[tuple[Experiment, Outcome]] = []
         waits: list[tuple[str, str]] = []
         running: list[tuple[str, str, float | None]] = []
         for e in submitted:
             seen = sightings.get(e.job_id, Sighting(Verdict.UNAVAILABLE))
             _since(self._absent_since, e.id, now, seen.verdict is Verdict.NOT_FOUND)
             _since(self._ended_since, e.id, now, seen.state is JobState.ENDED)
-            over = seen.verdict is Verdict.NOT_FOUND or seen.state is JobState.ENDED
+            _since(self._gone_since, e.id, now, seen.gone)
+            over = seen.verdict is Verdict.NOT_FOUND or seen.state is JobState.ENDED or seen.gone
             path = records[e.batch].get(e.task)
             # Read only now: a requeued job puts a new record in the place of the first one's.
             evidence = Evidence(
@@ -138,11 +197,12 @@ class Track:
                 _record_of(e, path) if over and path else None,
                 ended_since=self._ended_since.get(e.id),
                 absent_since=self._absent_since.get(e.id),
+                gone_since=self._gone_since.get(e.id),
                 cancel_wished=e.id in wished,
             )
             outcome = judge(evidence, self._patience, now)
             if outcome is not None:
-                outcomes.append((e.id, outcome))
+                outcomes.append((e, outcome))
             elif e.state is State.PENDING and seen.state in (
                 JobState.RUNNING,
                 JobState.COMPLETING,

@@ -65,6 +65,14 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryWish:
+    """How many attempts after a failure the client wants at most; None leaves it to the site."""
+
+    infrastructure: int | None = None
+    payload: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A validated request.
 
@@ -92,6 +100,7 @@ class Request:
     database: StoreConfig | None = None
     owner: str = ""
     project: str = ""
+    retries: RetryWish = RetryWish()
     document: str = field(default="{}", repr=False)
 
     def artifact(self, tag: str) -> Artifact | None:

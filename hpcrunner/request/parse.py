@@ -7,7 +7,7 @@ import json
 from hpcrunner.request.decode import decode_message
 from hpcrunner.request.errors import RequestError
 from hpcrunner.request.lenient import Member
-from hpcrunner.request.model import Request, Resources, SealedRequest
+from hpcrunner.request.model import Request, Resources, RetryWish, SealedRequest
 from hpcrunner.request.payload import (
     read_args,
     read_environment,
@@ -83,6 +83,7 @@ def _request(experiment: Member, config: Member) -> Request:
         database=read_store(config.get("database")),
         owner=experiment.get("owner").line(),
         project=_label(experiment.get("project")),
+        retries=_retries(config.get("runner").get("retries")),
         document=json.dumps(experiment.value, separators=(",", ":")),
     )
 
@@ -120,6 +121,19 @@ def _epoch(member: Member) -> float | None:
     if number is not None and abs(number) > MAX_EPOCH:
         raise member.error("no time of this age", remedy="send seconds since 1970")
     return number
+
+
+def _retries(member: Member) -> RetryWish:
+    """``config.runner.retries``: our own member, so nothing else than counts is taken for one."""
+    infrastructure = member.get("infrastructure").number()
+    payload = member.get("payload").number()
+    for name, count in (("infrastructure", infrastructure), ("payload", payload)):
+        if count is not None and (count < 0 or count != int(count)):
+            raise member.get(name).error("not a count", remedy="send a whole number from 0")
+    return RetryWish(
+        None if infrastructure is None else int(infrastructure),
+        None if payload is None else int(payload),
+    )
 
 
 def _size(member: Member) -> int:

@@ -69,7 +69,9 @@ class Sighting:
     ``state`` is None unless FOUND. ``word`` is the scheduler's own state word, for people.
     ``reason`` is set once ENDED: COMPLETED, or why not. ``pending`` is the scheduler's reason
     for a queued job. ``accounted`` is True where accounting (not only the live queue) said so.
-    Times are epoch seconds, None where the witness does not know.
+    ``gone`` is True for an UNAVAILABLE one that the live queue, asked and healthy, does not know:
+    only accounting could not be asked. Times are epoch seconds, None where the witness does not
+    know.
     """
 
     verdict: Verdict
@@ -83,6 +85,7 @@ class Sighting:
     started_at: float | None = None
     ended_at: float | None = None
     accounted: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,10 @@ class Scheduler(Protocol):
         """
         ...
 
-    def seek(self, batch: Batch, since: float) -> Sought:
-        """Look a batch up by its name, first live, then in accounting from ``since`` (epoch).
+    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
+        """Look batches up by their names, first live, then in accounting from ``since`` (epoch).
 
+        One answer for each batch's id, by a bounded number of queries whatever the count.
         NOT_FOUND only where every witness the site has answered and none knows the name.
         """
         ...

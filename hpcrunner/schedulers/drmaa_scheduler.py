@@ -76,9 +76,9 @@ class DrmaaScheduler:
             raise _uncertain(f"answered {len(ids)} ids for {batch.size} tasks")
         return Submission(job_ids)
 
-    def seek(self, batch: Batch, since: float) -> Sought:
+    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
         """See Scheduler.seek."""
-        return self.slurm.seek(batch, since)
+        return self.slurm.seek(batches, since)
 
     def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
         """See Scheduler.look_up."""

@@ -82,8 +82,11 @@ class LocalScheduler:
         self._ensure_daemon()
         return _submission(batch)
 
-    def seek(self, batch: Batch, since: float) -> Sought:
+    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
         """See Scheduler.seek: the job's folder is the marker."""
+        return {batch.id: self._sought(batch) for batch in batches}
+
+    def _sought(self, batch: Batch) -> Sought:
         try:
             found = self._store.find(batch.name)
         except OSError as error:
@@ -156,7 +159,7 @@ class LocalScheduler:
 
     def _doubt(self, batch: Batch, error: OSError) -> None:
         """A write failed: was the job taken by then?"""
-        sought = self.seek(batch, 0.0)
+        sought = self._sought(batch)
         if sought.verdict is Verdict.NOT_FOUND:
             raise SubmitRefused(
                 f"cannot be written down ({error.strerror})",

@@ -22,6 +22,7 @@ _ROW = re.compile(
 # until it was cancelled. These are the base states, without the flags that came and went.
 _ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,S,TO"
 _SKEW = 3600  # s that this clock may be ahead of the controller's
+_NAMES_A_CALL = 5_000
 _IDS_A_CALL = 10_000  # one word of argv holds 128 KiB; an id takes up to 11 of them
 
 
@@ -98,13 +99,30 @@ def argvs(job_ids: Sequence[str]) -> Iterator[list[str]]:
         yield ["sacct", "--parsable2", "--noheader", f"--jobs={ids}", f"--format={_FORMAT}"]
 
 
-def argv_by_name(name: str, since: float) -> list[str]:
-    """The query for the jobs of one name submitted after ``since`` (epoch), without steps."""
-    return [
-        *("sacct", "--parsable2", "--noheader", "--allocations", f"--name={name}"),
-        *(f"--starttime=uts{int(since) - _SKEW}", "--endtime=now+1days"),
-        *(f"--state={_ALL_STATES}", f"--format={_FORMAT}"),
-    ]
+def argvs_by_name(names: Sequence[str], since: float) -> Iterator[list[str]]:
+    """The query for the jobs of these names submitted after ``since`` (epoch), without steps."""
+    for start in range(0, len(names), _NAMES_A_CALL):
+        chosen = ",".join(names[start : start + _NAMES_A_CALL])
+        yield [
+            *("sacct", "--parsable2", "--noheader", "--allocations", f"--name={chosen}"),
+            *(f"--starttime=uts{int(since) - _SKEW}", "--endtime=now+1days"),
+            *(f"--state={_ALL_STATES}", f"--format=JobName,{_FORMAT}"),
+        ]
+
+
+def parse_by_name(completed: Completed) -> dict[str, Accounts]:
+    """Read the answer to ``argvs_by_name``, by job name. Raises SchedulerUnavailable as parse."""
+    rows: dict[str, list[str]] = {}
+    for line in completed.stdout.split("\n"):
+        name, _, row = line.partition("|")
+        if line:
+            rows.setdefault(name, []).append(row)
+    if not rows:
+        parse(completed)
+    return {
+        name: parse(Completed("\n".join(lines), completed.stderr, completed.returncode))
+        for name, lines in rows.items()
+    }
 
 
 def parse(completed: Completed) -> Accounts:

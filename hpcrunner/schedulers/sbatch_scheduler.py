@@ -43,9 +43,9 @@ class SbatchScheduler:
             ) from error
         return submission(batch, sbatch.parse(completed))
 
-    def seek(self, batch: Batch, since: float) -> Sought:
+    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
         """See Scheduler.seek."""
-        return self.slurm.seek(batch, since)
+        return self.slurm.seek(batches, since)
 
     def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
         """See Scheduler.look_up."""

@@ -6,7 +6,9 @@
    NOT_FOUND where it does not: "running" in accounting alone is an account never closed.
 4. A task of an accounted array that a healthy controller does not know and that has no account
    was cancelled while it waited: Slurm takes such tasks out of the array without a trace.
-5. Where the controller could not be asked, accounting's endings count, save those that a
+5. A job that a healthy controller no longer knows while accounting is away is gone: what it left
+   is all that can be had until accounting is back.
+6. Where the controller could not be asked, accounting's endings count, save those that a
    requeue may undo; all that is left is UNAVAILABLE.
 """
 
@@ -22,6 +24,7 @@ from hpcrunner.schedulers.states import UNDONE_BY_REQUEUE, meaning
 
 NOT_FOUND = Sighting(Verdict.NOT_FOUND)
 UNAVAILABLE = Sighting(Verdict.UNAVAILABLE)
+_GONE = Sighting(Verdict.UNAVAILABLE, gone=True)
 _REMOVED = Sighting(Verdict.FOUND, JobState.ENDED, "CANCELLED", Reason.CANCELLED, accounted=True)
 
 # Words that say no more than that the script ended; any other word knows better.
@@ -56,8 +59,10 @@ def sighting(
             undone = seen.reason in UNDONE_BY_REQUEUE and not health.live
             return UNAVAILABLE if undone else seen
         return NOT_FOUND if health.live else seen
-    if not health.live or health.accounting is False:
+    if not health.live:
         return UNAVAILABLE
+    if health.accounting is False:
+        return _GONE
     return _REMOVED if removed else NOT_FOUND
 
 

@@ -27,6 +27,7 @@ from hpcrunner.schedulers.states import meaning
 
 log = logging.getLogger(__name__)
 
+_Named = tuple[str, str, str]  # id, state word, node
 _JOB_ID = re.compile(r"\d+(?:_\d+)?", re.ASCII)
 _REUSE = 86_400  # s before ``since`` from which an account is of another job with this id
 
@@ -69,25 +70,39 @@ class Slurm:
             seen[job_id] = sighting((live or {}).get(job_id), account, health, removed=removed)
         return seen
 
-    def seek(self, batch: Batch, since: float) -> Sought:
+    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
         """See Scheduler.seek."""
+        jobs: dict[str, list[_Named]] = {}
         live_answered = True
         try:
-            rows = squeue.parse(self._ask(squeue.argv(batch.name)))
-            jobs = [(j.base, j.word, j.node) for j in rows if j.name == batch.name]
+            for row in squeue.parse(self._ask(squeue.argv([batch.name for batch in batches]))):
+                jobs.setdefault(row.name, []).append((row.base, row.word, row.node))
         except SchedulerUnavailable as error:
             log.warning("%s", error)
-            live_answered, jobs = False, []
-        if not jobs and self.accounting:
+            live_answered = False
+        hidden = [batch.name for batch in batches if batch.name not in jobs]
+        accounting_answered = True
+        if hidden and self.accounting:
             try:
-                accounts = sacct.parse(self._ask(sacct.argv_by_name(batch.name, since)))
+                jobs.update(self._accounted_by_name(hidden, since))
             except SchedulerUnavailable as error:
                 log.warning("%s", error)
-                return Sought(Verdict.UNAVAILABLE)
-            jobs = [(j.base, j.word, j.node) for j in accounts.all()]
-        if jobs:
-            return Sought(Verdict.FOUND, submission(batch, _the_one(batch, jobs)))
-        return Sought(Verdict.NOT_FOUND if live_answered else Verdict.UNAVAILABLE)
+                accounting_answered = False
+        absent = live_answered and accounting_answered
+        verdict = Verdict.NOT_FOUND if absent else Verdict.UNAVAILABLE
+        return {
+            batch.id: Sought(Verdict.FOUND, submission(batch, _the_one(batch, jobs[batch.name])))
+            if batch.name in jobs
+            else Sought(verdict)
+            for batch in batches
+        }
+
+    def _accounted_by_name(self, names: Sequence[str], since: float) -> dict[str, list[_Named]]:
+        found: dict[str, list[_Named]] = {}
+        for argv in sacct.argvs_by_name(names, since):
+            for name, accounts in sacct.parse_by_name(self._ask(argv)).items():
+                found[name] = [(j.base, j.word, j.node) for j in accounts.all()]
+        return found
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """See Scheduler.cancel."""
@@ -130,7 +145,7 @@ class Slurm:
         return said.ended
 
 
-def _the_one(batch: Batch, jobs: Sequence[tuple[str, str, str]]) -> str:
+def _the_one(batch: Batch, jobs: Sequence[_Named]) -> str:
     """The id of the batch's job, out of (id, state word, node) of all that bear its name.
 
     Slurm keeps a job that it has refused for its node configuration, FAILED and without a node;

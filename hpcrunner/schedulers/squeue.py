@@ -12,6 +12,7 @@ from hpcrunner.schedulers.contract import SchedulerUnavailable
 
 # The name comes last: other jobs of the user may be called anything, "|" included.
 _FORMAT = "%F|%K|%T|%S|%N|%r|%j"
+_FEW_NAMES = 100  # of more, the controller's whole answer is no longer than the question
 _ROW = re.compile(
     r"(?P<base>\d+)\|(?P<index>\d+|N/A)\|(?P<word>[A-Z_]+)\|(?P<start>\d+|N/A|Unknown)"
     rf"\|(?P<node>[^|]*)\|(?P<pending>.*)\|(?P<name>{NAME_PREFIX}[0-9a-f]+)",
@@ -42,14 +43,14 @@ class LiveJob:
         return self.base if self.index is None else f"{self.base}_{self.index}"
 
 
-def argv(name: str | None = None) -> list[str]:
-    """One query for all of the user's jobs, or for those of one name.
+def argv(names: Sequence[str] = ()) -> list[str]:
+    """One query for all of the user's jobs, or for those of a few names.
 
     ``--all`` shows jobs in hidden partitions too; ``--array`` gives waiting tasks a row each.
     """
     words = ["squeue", "--me", "--all", "--noheader", "--array", "--states=all"]
-    if name is not None:
-        words.append(f"--name={name}")
+    if 0 < len(names) <= _FEW_NAMES:
+        words.append(f"--name={','.join(names)}")
     return [*words, f"--format={_FORMAT}"]
 
 

@@ -14,4 +14,7 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         interpreters=tuple(sorted(site.interpreters.items())),
         time_limit=float(time_limit) if time_limit else None,
         grace=site.grace,
+        payload_signal=site.payload_signal,
+        payload_grace=site.payload_grace,
+        kill_wait=site.kill_wait,
     )

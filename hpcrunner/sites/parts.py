@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from hpcrunner.sites.directives import check_directive
 from hpcrunner.sites.values import (
     Allowed,
+    Budget,
     Count,
     GpuName,
     LoginPath,
@@ -144,6 +145,32 @@ class Limits(Part):
         return min(self.max_array_tasks, self.max_array_size - 1)
 
 
+class Retries(Part):
+    """How often a failed experiment is tried again, by whose fault it failed."""
+
+    infrastructure: Budget = Field(
+        default=3,
+        description="Attempts after failures of the infrastructure: a node, the scheduler, a "
+        "store, preemption without requeueing.",
+    )
+    payload: Budget = Field(
+        default=0,
+        description="Attempts after failures of the payload: an exit code, a signal, its memory "
+        "or time limit.",
+    )
+    backoff: Seconds = Field(
+        default=30.0,
+        description="Seconds before the second attempt; twice as long before each further one.",
+    )
+    longest_backoff: Seconds = Field(
+        default=1800.0, description="Most seconds between two attempts."
+    )
+    exclude_nodes: Switch = Field(
+        default=True,
+        description="Whether the next attempt keeps off a node that was at fault.",
+    )
+
+
 class Container(Part):
     """How a request's ``_singularity`` image is run."""
 
@@ -184,6 +211,11 @@ class Accounting(Part):
     )
     wait: Seconds = Field(
         default=120.0, description="How long accounting may lag behind the live queue."
+    )
+    outage: Seconds = Field(
+        default=3600.0,
+        description="How long accounting that does not answer is waited for, where the job has "
+        "left its record and the live queue has forgotten it; then the record alone decides.",
     )
 
 

@@ -24,6 +24,7 @@ from hpcrunner.sites.parts import (
     Part,
     Partition,
     Polling,
+    Retries,
     SiteDirective,
 )
 from hpcrunner.sites.values import (
@@ -150,7 +151,25 @@ class Site(Part):
     grace: Seconds = Field(
         default=30.0,
         description="Seconds before the time limit at which the job side ends the payload and "
-        "saves.",
+        "saves. With sbatch also the `--signal=B:USR1@` of the job.",
+        examples=["300"],
+    )
+    kill_wait: Seconds = Field(
+        default=30.0,
+        description="`KillWait` of `scontrol show config`: how long after the SIGTERM of a "
+        "cancellation, preemption or time limit Slurm kills a job. The payload's end and the "
+        "saves are fitted into it.",
+    )
+    payload_signal: Literal["TERM", "USR1", "INT"] = Field(
+        default="TERM",
+        description="First signal to a payload that is to end. `TERM` goes to all its processes, "
+        "the others to its first one alone.",
+    )
+    payload_grace: Seconds = Field(
+        default=10.0,
+        description="Seconds that the payload has after that signal, to save what it wants to go "
+        "on with. Never more than half of what is left before the job is killed.",
+        examples=["120"],
     )
     staging_allowance: Allowance = Field(
         default=600,
@@ -171,6 +190,15 @@ class Site(Part):
         default=300.0,
         description="How long a job without a record must be unknown to every healthy witness, "
         "without a break, before it counts as lost.",
+    )
+    repeat_window: Seconds = Field(
+        default=3600.0,
+        description="For how long after an experiment's end a message with the very same bytes "
+        "is taken for a copy, and not for a wish to run it again. What `hpcrunner submit` "
+        "publishes is always run.",
+    )
+    retries: Retries = Field(
+        default=Retries(), description="When an experiment that failed gets another attempt."
     )
     defaults: Defaults = Field(
         default=Defaults(), description="What a job gets where the request does not say."

@@ -12,6 +12,7 @@ class JobSpec:
     ``memory`` and ``tmp`` are bytes for the whole job (0: not asked for), ``time_limit`` is
     whole seconds (0: the partition's own). ``gpu_type`` is the scheduler's type name, empty
     for any. ``directives`` are the site's own extra words (``--constraint=skylake``).
+    ``exclude`` are names of nodes that earlier attempts failed on.
     """
 
     partition: str = ""
@@ -25,3 +26,4 @@ class JobSpec:
     qos: str = ""
     requeue: bool = False
     directives: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()

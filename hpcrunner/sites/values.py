@@ -144,6 +144,7 @@ Text = Annotated[str, AfterValidator(_one_line), Allowed("one line of text")]
 Lines = Annotated[str, AfterValidator(_lines), Allowed("text, one or more lines of bash")]
 Switch = Annotated[bool, Allowed("true, false")]
 Count = Annotated[int, Field(ge=1), Allowed("a whole number from 1")]
+Budget = Annotated[int, Field(ge=0), Allowed("a whole number from 0")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Allowed("a number of seconds from 0")]
 Period = Annotated[
     float, Field(ge=0.05, allow_inf_nan=False), Allowed("a number of seconds from 0.05")

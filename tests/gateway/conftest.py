@@ -73,7 +73,10 @@ class FaultyScheduler:
     def _submission(self, batch: Batch) -> Submission:
         return Submission(tuple(f"{batch.id}_{i}" for i in range(1, batch.size + 1)))
 
-    def seek(self, batch: Batch, since: float) -> Sought:
+    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
+        return {batch.id: self._sought(batch) for batch in batches}
+
+    def _sought(self, batch: Batch) -> Sought:
         if not self.available:
             return Sought(Verdict.UNAVAILABLE)
         if self.visible and self.reached[batch.id]:
@@ -169,7 +172,7 @@ class Parts:
         self.intake = Intake([self.pile], self.journal, self.site, **make)  # type: ignore[arg-type]
         self.dispatch = Dispatch(self.journal, self.spool, self.scheduler, self.site, **make)  # type: ignore[arg-type]
         self.track = Track(self.journal, self.spool, self.scheduler, self.site, clock=self.clock)
-        self.dispatch.sweep()
+        self.dispatch.recover()
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.experiment import State
-from hpcrunner.gateway.journal import JournalError
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import Submission, SubmitRefused, SubmitUncertain
 
@@ -80,7 +80,7 @@ def test_a_crash_between_submit_and_journal_submits_nothing_twice(
 def test_a_crash_at_any_write_of_a_submission_runs_it_once(
     parts: Any, message: Callable[..., bytes], death: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Crash
 
     taken(parts, message("a"))
@@ -203,7 +203,7 @@ def test_a_full_disk_submits_nothing_and_loses_nothing(
 ) -> None:
     taken(parts, message("a"))
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise JournalError("disk full")
 
     with monkeypatch.context() as patch:

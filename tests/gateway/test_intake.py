@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from hpcrunner.gateway.experiment import State
-from hpcrunner.gateway.journal import JournalError
+from hpcrunner.gateway.database import JournalError
+from hpcrunner.gateway.experiment import Outcome, State
+from hpcrunner.gateway.spool import SUBMIT_QUEUE
+from hpcrunner.queues.contract import Delivery
 from hpcrunner.request.reasons import Reason
 
 REQUESTS = Path(__file__).parents[1] / "data" / "requests"
@@ -56,11 +58,72 @@ def test_a_redelivered_message_that_is_journalled_already_is_settled_without_a_s
     assert len(parts.pile.accepted) == 2
 
 
+def end(parts: Any) -> None:
+    well = Outcome(State.SUCCEEDED, Reason.COMPLETED, "ended well")
+    parts.journal.end([(e.id, well) for e in parts.journal.live()])
+
+
 def test_a_client_that_sends_the_same_experiment_again_gets_it_run_again(
     parts: Any, message: Callable[..., bytes]
 ) -> None:
+    """A client's new submission of one key has another time_added."""
+    parts.pile.put(with_member(message("a"), "time_added", 1.8e9))
+    parts.pile.put(with_member(message("a"), "time_added", 1.8e9 + 60))
+    parts.intake.drain(10)
+    assert len(parts.journal.live()) == 2
+
+
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_a_copy_is_settled_and_not_run_while_the_first_lives_or_has_just_ended(
+    parts: Any, message: Callable[..., bytes], redelivered: bool
+) -> None:
     parts.pile.put(message("a"))
+    parts.pile.put(message("a"), redelivered=redelivered)
+    parts.intake.drain(10)
+    (e,) = parts.journal.live()
+    end(parts)
+    parts.pile.put(message("a"), redelivered=redelivered)
+    parts.intake.drain(10)
+    assert parts.journal.live() == []
+    assert len(parts.pile.accepted) == 3
+    assert sum("another copy" in text for _, _, text in parts.journal.history(e.id)) == 2
+
+
+def test_the_same_bytes_long_after_the_end_are_a_wish_to_run_it_again(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
     parts.pile.put(message("a"))
+    parts.intake.drain(10)
+    end(parts)
+    parts.clock.forward(parts.site.repeat_window + 1)
+    parts.pile.put(message("a"), redelivered=True)
+    parts.intake.drain(10)
+    assert len(parts.journal.live()) == 1
+
+
+def test_a_message_whose_acknowledgement_failed_is_known_however_late_it_comes_again(
+    parts: Any, message: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(_: object) -> None:
+        raise ConnectionError
+
+    parts.pile.put(message("a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.pile, "accept", cut)
+        with pytest.raises(ConnectionError):
+            parts.intake.drain(10)
+    end(parts)
+    parts.clock.forward(30 * 86400)
+    parts.start()
+    parts.pile.put(message("a"), redelivered=True)
+    parts.intake.drain(10)
+    assert parts.journal.live() == []
+    assert len(parts.pile.accepted) == 1
+
+
+def test_what_is_submitted_by_hand_is_always_run(parts: Any, message: Callable[..., bytes]) -> None:
+    for _ in range(2):
+        parts.pile.waiting.append(Delivery(SUBMIT_QUEUE, message("a"), False))
     parts.intake.drain(10)
     assert len(parts.journal.live()) == 2
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcrunner.gateway.database import Database, JournalError, Superseded
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
-from hpcrunner.gateway.journal import BatchState, Journal, JournalError, NewExperiment
+from hpcrunner.gateway.journal import BatchState, Journal, NewExperiment, NextAttempt
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
 
@@ -33,7 +34,7 @@ def row(name: str, *, digest: str = "d") -> NewExperiment:
 
 def submitted(journal: Journal, *names: str) -> None:
     journal.add([row(n) for n in names])
-    journal.begin_batch("b1", SPEC, names)
+    journal.begin_batch("b1", SPEC, dict(enumerate(names, start=1)), size=len(names))
     journal.batch_submitted("b1", [f"77_{i}" for i in range(1, len(names) + 1)])
 
 
@@ -49,9 +50,8 @@ def test_only_its_user_may_read_the_journal(journal: Journal, tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "journal.db").stat().st_mode) == 0o600
 
 
-def test_commits_are_synced_to_the_disk(journal: Journal) -> None:
-    (level,) = journal._db.execute("PRAGMA synchronous").fetchone()
-    assert level == 2
+def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
+    assert Database(tmp_path / "j.db", make=True).read("PRAGMA synchronous") == [(2,)]
 
 
 def test_job_ids_reach_their_tasks_in_order(journal: Journal) -> None:
@@ -74,12 +74,82 @@ def test_a_final_state_is_final(journal: Journal) -> None:
     assert State.LOST not in [s for _, s, _ in journal.history("a")]
 
 
-def test_states_only_move_forward() -> None:
-    for state in State:
-        for later in State:
-            if state.may_become(later):
-                assert not later.may_become(state)
-    assert not any(final.may_become(s) for final in State if final.final for s in State)
+def again(e: Experiment, outcome: Outcome = LOST) -> NextAttempt:
+    return NextAttempt(e, outcome, SPEC, 9.0, 1, 0, "attempt 2")
+
+
+def test_another_attempt_starts_afresh_and_the_ended_one_is_kept(journal: Journal) -> None:
+    submitted(journal, "a")
+    journal.running([("a", "n1", 3.0)])
+    (e,) = journal.find("a")
+    journal.retry([again(e)])
+    (found,) = journal.find("a")
+    assert (found.state, found.attempt, found.batch) == (State.ACCEPTED, 2, "")
+    assert (found.job_id, found.node, found.started_at) == ("", "", None)
+    assert found.infrastructure_failures == 1
+    (ended,) = journal.attempts("a")
+    assert (ended.attempt, ended.batch, ended.job_id, ended.node) == (1, "b1", "77_1", "n1")
+    assert (ended.state, ended.reason, ended.started_at) == (State.LOST, Reason.LOST, 3.0)
+
+
+def test_an_attempt_is_followed_by_one_other_only(journal: Journal) -> None:
+    submitted(journal, "a")
+    (e,) = journal.find("a")
+    journal.retry([again(e)])
+    journal.retry([again(e)])
+    assert journal.find("a")[0].attempt == 2
+    journal.end([("a", WON)])
+    journal.retry([again(journal.find("a")[0])])
+    assert journal.find("a")[0].state is State.SUCCEEDED
+
+
+def test_an_attempt_that_is_held_back_is_not_due(journal: Journal) -> None:
+    submitted(journal, "a")
+    journal.retry([again(journal.find("a")[0])])
+    assert journal.due(8.9) == []
+    assert [e.id for e in journal.due(9.0)] == ["a"]
+    assert journal.next_due() == 9.0
+
+
+def test_what_ended_badly_stays_on_the_dead_list_until_it_is_dropped_or_retried(
+    journal: Journal,
+) -> None:
+    submitted(journal, "a", "b", "c")
+    journal.end([("a", LOST), ("b", WON), ("c", LOST)])
+    assert [e.id for e in journal.aside()] == ["a", "c"]
+    journal.drop(["a", "b"])
+    journal.retry_aside("c", row("d"))
+    assert journal.aside() == []
+    assert journal.find("c")[0].retried_as == "d"
+    journal.retry_aside("c", row("e"))
+    assert [e.id for e in journal.live()] == ["d"]
+
+
+def test_a_writer_that_was_superseded_writes_nothing(journal: Journal, tmp_path: Path) -> None:
+    journal.take_over("one", 1)
+    second = Journal(tmp_path / "journal.db", lambda: 6.0)
+    second.take_over("two", 2)
+    with pytest.raises(Superseded, match="two"):
+        journal.add([row("a")])
+    second.add([row("b")])
+    assert [e.id for e in journal.live()] == ["b"]
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date_with_all_it_holds(
+    tmp_path: Path,
+) -> None:
+    db = sqlite3.connect(tmp_path / "j.db")
+    db.executescript((Path(__file__).parent / "journal_version_1.sql").read_text())
+    db.close()
+    with pytest.raises(JournalError, match="start the gateway once"):
+        Journal(tmp_path / "j.db", lambda: 1.0, make=False)
+    journal = Journal(tmp_path / "j.db", lambda: 1.0)
+    (found,) = journal.live()
+    assert (found.id, found.state, found.job_id) == ("0123456789ab", State.PENDING, "77_1")
+    assert found.spec == JobSpec(partition="gpu", cpus=2)
+    assert journal.message(found.id) == b"{}"
+    assert [text for _, _, text in journal.history(found.id)] == ["", "job 77_1"]
+    assert journal.repeated("d1", 0.0) is not None
 
 
 def test_a_group_is_written_whole_or_not_at_all(journal: Journal) -> None:
@@ -91,7 +161,7 @@ def test_a_group_is_written_whole_or_not_at_all(journal: Journal) -> None:
 
 def test_a_refused_batch_is_set_aside_with_its_reason(journal: Journal) -> None:
     journal.add([row("a")])
-    journal.begin_batch("b1", SPEC, ["a"])
+    journal.begin_batch("b1", SPEC, {1: "a"}, size=1)
     journal.batch_refused("b1", "sbatch: no such partition")
     (found,) = journal.find("a")
     assert (found.state, found.reason) == (State.REJECTED, Reason.SUBMIT_REFUSED)

@@ -68,7 +68,7 @@ def test_a_record_of_another_attempt_is_not_believed(
     parts.track.step()
     parts.clock.forward(100)
     parts.track.step()
-    (ended,) = parts.journal.find(e.id)
+    (ended,) = parts.journal.attempts(e.id)
     assert (ended.state, ended.reason) == (State.FAILED, Reason.SCHEDULER_FAILED)
 
 
@@ -122,7 +122,7 @@ def test_absence_is_counted_only_without_a_break(
     assert parts.journal.count_live() == 1
     parts.clock.forward(200)
     parts.track.step()
-    (ended,) = parts.journal.find(e.id)
+    (ended,) = parts.journal.attempts(e.id)
     assert ended.state is State.LOST
 
 

@@ -58,7 +58,8 @@ def do_seek(scheduler: Any, *, left: bool = False, **batch: Any) -> Any:
     """With ``left`` the live queue no longer shows the job, as after MinJobAge."""
     if left:
         scheduler.slurm.runner = without_queue
-    sought = scheduler.seek(batch_of(**batch), time.time() - 600)
+    made = batch_of(**batch)
+    sought = scheduler.seek([made], time.time() - 600)[made.id]
     scheduler.slurm.runner = run
     ids = list(sought.submission.job_ids) if sought.submission else None
     return [sought.verdict.value, ids]

@@ -21,6 +21,7 @@ from hpcrunner.schedulers import processes
 from hpcrunner.schedulers.contract import (
     JobState,
     Sighting,
+    Sought,
     SubmitRefused,
     SubmitUncertain,
     Verdict,
@@ -31,6 +32,10 @@ from hpcrunner.schedulers.local_store import Store
 Batches = Callable[..., Batch]
 Make = Callable[..., LocalScheduler]
 PATIENCE = 60.0
+
+
+def seek(local: LocalScheduler, batch: Batch) -> Sought:
+    return local.seek([batch], 0.0)[batch.id]
 
 
 @pytest.fixture
@@ -258,11 +263,11 @@ def test_a_batch_is_found_by_its_name_and_submitted_only_once(
     local: LocalScheduler, make_batch: Batches, tmp_path: Path
 ) -> None:
     batch = make_batch(size=2, script=f"echo x >> {tmp_path}/book")
-    assert local.seek(batch, 0.0).verdict is Verdict.NOT_FOUND
+    assert seek(local, batch).verdict is Verdict.NOT_FOUND
     submission = local.submit(batch)
-    assert local.seek(batch, 0.0).submission == submission
+    assert seek(local, batch).submission == submission
     ended(local, submission.job_ids)
-    assert local.seek(batch, 0.0).submission == submission
+    assert seek(local, batch).submission == submission
     assert local.submit(batch) == submission
     ended(local, submission.job_ids)
     until(lambda: not daemon(local.folder))
@@ -403,7 +408,7 @@ def test_an_unreadable_folder_is_unavailable_and_never_absent(
     (tmp_path / "local").write_text("not a folder")
     local = LocalScheduler(tmp_path / "local", Slots(1, 1))
     assert local.look_up(["hpcr-ab"], 0.0)["hpcr-ab"].verdict is Verdict.UNAVAILABLE
-    assert local.seek(make_batch(), 0.0).verdict is Verdict.UNAVAILABLE
+    assert seek(local, make_batch()).verdict is Verdict.UNAVAILABLE
 
 
 def test_a_submission_that_cannot_be_written_down_was_not_taken(
@@ -418,7 +423,7 @@ def test_a_submission_that_cannot_be_written_down_was_not_taken(
         with pytest.raises(SubmitRefused) as refused:
             local.submit(batch)
     assert refused.value.passing
-    assert local.seek(batch, 0.0).verdict is Verdict.NOT_FOUND
+    assert seek(local, batch).verdict is Verdict.NOT_FOUND
     assert ended(local, local.submit(batch).job_ids)
 
 

@@ -109,7 +109,8 @@ def test_no_question_outgrows_what_a_command_line_can_hold() -> None:
 
 
 def test_a_search_by_name_reaches_back_over_a_fast_clock_and_never_eligible_jobs() -> None:
-    argv = sacct.argv_by_name("hpcr-ab", 1_795_225_838.7)
+    (argv,) = sacct.argvs_by_name(["hpcr-ab", "hpcr-ac"], 1_795_225_838.7)
+    assert "--name=hpcr-ab,hpcr-ac" in argv
     assert "--starttime=uts1795222238" in argv
     assert any(word.startswith("--state=") and "PD" in word for word in argv)
 

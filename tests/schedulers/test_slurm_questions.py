@@ -13,6 +13,7 @@ from hpcrunner.schedulers.command import CommandFailed, Completed
 from hpcrunner.schedulers.contract import (
     JobState,
     SchedulerUnavailable,
+    Sought,
     SubmitRefused,
     SubmitUncertain,
     Verdict,
@@ -101,11 +102,15 @@ def test_a_new_state_word_is_logged_once(commands: Any, caplog: pytest.LogCaptur
     assert len([r for r in caplog.records if "DANCING" in r.getMessage()]) == 1
 
 
+def seek(slurm: Slurm, batch: Batch) -> Sought:
+    return slurm.seek([batch], SINCE)[batch.id]
+
+
 def test_a_live_batch_is_found_by_name_without_accounting(
     commands: Any, make_batch: Batches
 ) -> None:
     ask = commands(squeue=Completed("17|2|RUNNING|100|n1|None|hpcr-ab12\n", "", 0))
-    sought = Slurm(runner=ask).seek(make_batch(size=3), SINCE)
+    sought = seek(Slurm(runner=ask), make_batch(size=3))
     assert sought.verdict is Verdict.FOUND
     assert sought.submission is not None
     assert sought.submission.job_ids == ("17_1", "17_2", "17_3")
@@ -115,8 +120,8 @@ def test_a_live_batch_is_found_by_name_without_accounting(
 def test_a_batch_that_left_the_queue_is_found_in_accounting(
     commands: Any, make_batch: Batches
 ) -> None:
-    account = Completed("17|COMPLETED|0:0|100|100|100|n1\n", "", 0)
-    sought = Slurm(runner=commands(squeue=EMPTY, sacct=account)).seek(make_batch(), SINCE)
+    account = Completed("hpcr-ab12|17|COMPLETED|0:0|100|100|100|n1\n", "", 0)
+    sought = seek(Slurm(runner=commands(squeue=EMPTY, sacct=account)), make_batch())
     assert sought.submission is not None
     assert sought.submission.job_ids == ("17",)
 
@@ -124,8 +129,8 @@ def test_a_batch_that_left_the_queue_is_found_in_accounting(
 def test_an_array_cancelled_before_its_first_task_is_found_in_accounting(
     commands: Any, make_batch: Batches
 ) -> None:
-    account = Completed("17_[1-3]|CANCELLED|0:0|100|None|100|None assigned\n", "", 0)
-    sought = Slurm(runner=commands(squeue=DOWN, sacct=account)).seek(make_batch(size=3), SINCE)
+    account = Completed("hpcr-ab12|17_[1-3]|CANCELLED|0:0|100|None|100|None assigned\n", "", 0)
+    sought = seek(Slurm(runner=commands(squeue=DOWN, sacct=account)), make_batch(size=3))
     assert sought.submission is not None
     assert sought.submission.job_ids[0] == "17_1"
 
@@ -143,14 +148,14 @@ def test_a_name_is_absent_only_where_all_witnesses_say_so(
     commands: Any, make_batch: Batches, squeue: Any, sacct: Any, verdict: Verdict
 ) -> None:
     slurm = Slurm(runner=commands(squeue=squeue, sacct=sacct))
-    assert slurm.seek(make_batch(), SINCE).verdict is verdict
+    assert seek(slurm, make_batch()).verdict is verdict
 
 
 def test_a_batch_that_is_there_twice_is_reported_and_the_first_adopted(
     commands: Any, make_batch: Batches, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = "9|N/A|RUNNING|100|n1|None|hpcr-ab12\n10|N/A|RUNNING|100|n1|None|hpcr-ab12\n"
-    sought = Slurm(runner=commands(squeue=Completed(rows, "", 0))).seek(make_batch(), SINCE)
+    sought = seek(Slurm(runner=commands(squeue=Completed(rows, "", 0))), make_batch())
     assert sought.submission is not None
     assert sought.submission.job_ids == ("9",)
     assert "2 times" in caplog.text
@@ -163,17 +168,17 @@ def test_the_record_of_a_refusal_is_not_taken_for_the_submission_that_followed(
     refused = "9|N/A|FAILED|100||BadConstraints|hpcr-ab12\n"
     ask = commands(squeue=Completed(refused + "10|N/A|PENDING|N/A||None|hpcr-ab12\n", "", 0))
     batch = make_batch()
-    sought = Slurm(runner=ask).seek(batch, SINCE)
+    sought = seek(Slurm(runner=ask), batch)
     assert sought.submission is not None
     assert sought.submission.job_ids == ("10",)
     ask.answers["squeue"] = Completed(refused, "", 0)
-    assert Slurm(runner=ask).seek(batch, SINCE).verdict is Verdict.FOUND
+    assert seek(Slurm(runner=ask), batch).verdict is Verdict.FOUND
 
 
 def test_a_name_that_only_begins_alike_is_another_batch(commands: Any, make_batch: Batches) -> None:
     rows = Completed("9|N/A|RUNNING|100|n1|None|hpcr-ab12ff\n", "", 0)
     slurm = Slurm(accounting=False, runner=commands(squeue=rows))
-    assert slurm.seek(make_batch(), SINCE).verdict is Verdict.NOT_FOUND
+    assert seek(slurm, make_batch()).verdict is Verdict.NOT_FOUND
 
 
 def test_submitting_gives_one_id_a_task(commands: Any, make_batch: Batches) -> None:
@@ -200,3 +205,15 @@ def test_an_sbatch_that_never_ran_submitted_nothing(commands: Any, make_batch: B
 def test_a_cancel_that_nobody_heard_is_told(commands: Any) -> None:
     with pytest.raises(SchedulerUnavailable):
         Slurm(runner=commands(scancel=LATE)).cancel(["7"])
+
+
+def test_many_uncertain_batches_cost_two_questions(commands: Any, make_batch: Batches) -> None:
+    live = Completed("17|N/A|RUNNING|100|n1|None|hpcr-a1\n", "", 0)
+    account = Completed("hpcr-a2|18|COMPLETED|0:0|100|100|100|n1\n", "", 0)
+    ask = commands(squeue=live, sacct=account)
+    batches = [make_batch(f"a{i}") for i in range(200)]
+    sought = Slurm(runner=ask).seek(batches, SINCE)
+    assert ask.programs == ["squeue", "sacct"]
+    found = {name: s.submission.job_ids for name, s in sought.items() if s.submission}
+    assert found == {"a1": ("17",), "a2": ("18",)}
+    assert {s.verdict for n, s in sought.items() if n not in found} == {Verdict.NOT_FOUND}

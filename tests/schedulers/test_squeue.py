@@ -62,7 +62,7 @@ def test_a_row_of_ours_in_another_form_is_a_failure_not_a_gone_job() -> None:
 def test_the_question_covers_hidden_partitions_ended_jobs_and_single_tasks() -> None:
     words = squeue.argv()
     assert {"--me", "--all", "--array", "--states=all", "--noheader"} <= set(words)
-    assert "--name=hpcr-ab" in squeue.argv("hpcr-ab")
+    assert "--name=hpcr-ab" in squeue.argv(["hpcr-ab"])
 
 
 @given(st.text(), st.text(), st.integers(-1, 3))

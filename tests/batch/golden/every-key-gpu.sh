@@ -19,6 +19,7 @@
 #SBATCH --propagate=NONE
 #SBATCH --chdir=/home/user/.hpcrunner/batches/0123456789ab
 #SBATCH --export=NIL
+#SBATCH --signal=B:USR1@30
 
 umask 077
 

@@ -13,6 +13,7 @@
 #SBATCH --propagate=NONE
 #SBATCH --chdir=/home/user/.hpcrunner/batches/0123456789ab
 #SBATCH --export=NONE
+#SBATCH --signal=B:USR1@30
 
 umask 077
 
