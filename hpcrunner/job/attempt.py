@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from hpcrunner.job.events import PREFIX, Events, one_line, say
 from hpcrunner.job.output import Tee
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import payload_environment, payload_words
-from hpcrunner.job.process import PayloadProcess
+from hpcrunner.job.process import PayloadProcess, own_start
 from hpcrunner.job.recordfile import make_way, write_record
 from hpcrunner.job.save import Saver
 from hpcrunner.job.stopper import StopAsked, Stopper
@@ -32,8 +32,7 @@ from hpcrunner.request.plan import CLAIMS, EVENTS, RECORDS, Plan, read_plan
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
 
-PAYLOAD_GRACE = 10.0  # between SIGTERM and SIGKILL; less where the job itself is about to end
-LEFTOVER_GRACE = 2.0  # the same for what a payload leaves running when it ends
+LEFTOVER_GRACE = 2.0  # between SIGTERM and SIGKILL for what a payload leaves running
 HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
 PIPE_PATIENCE = 10.0
 CLIENT_PATIENCE = 60.0
@@ -61,8 +60,12 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         return 0
     events = Events(batch_folder / EVENTS / str(index))
     events.note("claimed", host=owner.host, pid=owner.pid, job=owner.job_id)
-    end = limits.job_end(plan.setup, started_at, environ)
-    attempt = _Attempt(plan, index, environ, events, Stopper(end), started_at, end)
+    counted_from = limits.job_start(environ, own_start(started_at))
+    end = limits.job_end(plan.setup, counted_from, environ)
+    stopper = Stopper(end, plan.setup)
+    if end is not None:
+        stopper.add(limits.job_deadline(plan.setup, counted_from, end))
+    attempt = _Attempt(plan, index, environ, events, stopper, started_at)
     ending = attempt.run()
     say(f"ended: {ending.reason.value}: {ending.text}")
     try:
@@ -85,7 +88,6 @@ class _Attempt:
     events: Events
     stopper: Stopper
     started_at: float
-    end: float | None
     workspace: Workspace | None = None
     saver: Saver | None = None
     tee: Tee | None = None
@@ -157,8 +159,6 @@ class _Attempt:
             # A lifetime that is over already stops here, before anything is fetched.
             if experiment.expires_at is not None:
                 self.stopper.add(limits.lifetime_deadline(experiment.expires_at))
-            if self.end is not None:
-                self.stopper.add(limits.job_deadline(plan.setup, self.started_at, self.end))
             if experiment.record is not None:
                 self.client = ClientRecord(experiment.record, experiment.document, events)
                 if _elsewhere(self.client.stopped):
@@ -202,7 +202,6 @@ class _Attempt:
         self.tee = tee = Tee(workspace.output)  # from here on the last run's output is changed
         process = PayloadProcess(words, environment, workspace.cwd)
         watch = StopWatch(self.client, stopper.ask) if self.client else None
-        grace = min(PAYLOAD_GRACE, self.plan.setup.grace / 3)
         try:
             self.payload_started_at = time.time()
             tee.start(process.pipe)
@@ -225,9 +224,7 @@ class _Attempt:
         finally:
             if watch is not None:
                 watch.close()
-            # Also what a payload that ended by itself has left running.
-            grace = grace if process.poll() is None else min(grace, LEFTOVER_GRACE)
-            clean = process.end(grace, told=self._all_were_told())
+            clean = self._end_tree(process)
             tee.finish(PIPE_PATIENCE)
         if not clean:
             say("some processes of the payload outlive SIGKILL; they are left to the scheduler")
@@ -236,9 +233,20 @@ class _Attempt:
             code = -signal.SIGKILL
         return ending_of(code, stop)
 
-    def _all_were_told(self) -> bool:
-        """Whether the payload had the signal that we had: Slurm sends SIGTERM to all of a job."""
-        return self.stopper.signalled_by == signal.SIGTERM and "SLURM_JOB_ID" in self.environ
+    def _end_tree(self, process: PayloadProcess) -> bool:
+        """End the payload, or what one that ended by itself has left running."""
+        setup, began = self.plan.setup, time.time()
+        first = signal.Signals[f"SIG{setup.payload_signal}"]
+        if process.poll() is not None:
+            setup, first = replace(setup, payload_grace=LEFTOVER_GRACE), signal.SIGTERM
+
+        def until() -> float:
+            at = limits.payload_until(setup, began, self.stopper.told_at, self.stopper.kill)
+            return time.monotonic() + at - time.time()
+
+        # Slurm sends its SIGTERM to all processes of a job.
+        told = self.stopper.terminated and "SLURM_JOB_ID" in self.environ
+        return process.end(until, first, told)
 
     def _listen(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -252,10 +260,10 @@ class _Attempt:
         if self.workspace is not None and self.saver is not None:
             self.events.note("saving")
             failures = self._output_closed(self.workspace, ending)
-            began, grace = time.time(), self.plan.setup.grace
+            began = time.time()
 
             def until() -> float:
-                at = limits.saving_until(began, self.end, self.stopper.signalled_at, grace)
+                at = limits.saving_until(began, self.stopper.kill)
                 return time.monotonic() + at - time.time()
 
             # Without a payload nothing but the output is new, and what was fetched may be torn.

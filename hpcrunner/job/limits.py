@@ -1,6 +1,22 @@
 """When an attempt must end, and what to call it. Pure: times come in, words go out.
 
 All times are epoch seconds of the node's clock, all durations seconds.
+
+What has to fit between a stop and the scheduler's SIGKILL, in this order::
+
+    stop            the job's end less ``grace``; a signal; a client's or a duration's stop
+    payload         payload_signal, then payload_grace: half of what is left at most
+    the rest of it  SIGTERM to all where the first signal was another, LAST_CALL; SIGKILL
+    saves           all artifacts at once, until RECORD_TIME before the kill
+    record
+
+The kill comes at the job's end, or ``kill_wait`` (slurm.conf, KillWait) after a SIGTERM, which
+the scheduler sends with a cancellation, a preemption and the time limit alike. A SIGTERM tells
+better than the planned end when the kill comes, so it replaces it.
+
+A time limit that an administrator changes while the job runs is not seen: nothing in the job
+changes with it, and asking the controller from every node is what sites forbid. A longer limit
+is not used; of a shorter one the job learns by its SIGUSR1 or SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,13 +29,14 @@ from dataclasses import dataclass
 from hpcrunner.request.plan import NodeSetup
 from hpcrunner.request.reasons import Reason
 
-# A SIGTERM this close to the job's limit is the scheduler enforcing it (slurm.conf, KillWait).
+# A SIGTERM this close to the job's limit is the scheduler enforcing it: Slurm looks for jobs
+# over their limit twice a minute only (slurm.conf(5), OverTimeLimit).
 TERM_WINDOW = 60.0
-# sbatch --signal=USR1@N exists to announce the limit N seconds ahead, and may come up to a
-# minute early (sbatch(1)); much further from the limit it is somebody else's signal.
-USR1_WINDOW = 600.0
+# sbatch --signal=USR1@N may come a minute before its time (sbatch(1)).
+EARLY = 60.0 + 30.0
 LONGEST_SAVE = 600.0
 RECORD_TIME = 3.0
+LAST_CALL = 2.0  # between SIGTERM and SIGKILL where SIGTERM is not the payload's first signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +55,29 @@ class Deadline:
     stop: Stop
 
 
-def job_end(setup: NodeSetup, started_at: float, environ: Mapping[str, str]) -> float | None:
-    """When the scheduler will kill the job, or None where nothing limits it.
+def job_start(environ: Mapping[str, str], process_started_at: float) -> float:
+    """When the scheduler began to count the job's time.
 
-    The earlier of the plan's limit counted from ``started_at`` and SLURM_JOB_END_TIME, which
-    newer releases of Slurm set (sbatch(1)); 22.05 and older leave only our own clock.
+    Newer releases of Slurm say so in SLURM_JOB_START_TIME (sbatch(1)). Else it is the start of
+    our process: that of the batch script, which has loaded the site's modules before it became
+    us. What a site's Prolog took before that is not known.
     """
-    ends = []
-    if setup.time_limit is not None:
-        ends.append(started_at + setup.time_limit)
     with suppress(KeyError, ValueError):
-        ends.append(float(environ["SLURM_JOB_END_TIME"]))
-    return min(ends, default=None)
+        if 0 < (started := float(environ["SLURM_JOB_START_TIME"])) <= process_started_at:
+            return started
+    return process_started_at
+
+
+def job_end(setup: NodeSetup, started_at: float, environ: Mapping[str, str]) -> float | None:
+    """When the scheduler will kill the job that began at ``started_at``, None where unknown.
+
+    SLURM_JOB_END_TIME, which newer releases of Slurm set at each start of a job (sbatch(1)),
+    also where no limit was asked for; else the plan's limit.
+    """
+    with suppress(KeyError, ValueError):
+        if (end := float(environ["SLURM_JOB_END_TIME"])) > started_at:
+            return end
+    return None if setup.time_limit is None else started_at + setup.time_limit
 
 
 def job_deadline(setup: NodeSetup, started_at: float, end: float) -> Deadline:
@@ -73,24 +101,51 @@ def run_deadline(max_duration: float, payload_started_at: float) -> Deadline:
     return Deadline(payload_started_at + max_duration, Stop(Reason.MAX_DURATION, text))
 
 
-def saving_until(now: float, end: float | None, signalled_at: float | None, grace: float) -> float:
-    """Until when a final save that began ``now`` may try: the time before somebody kills us.
+def killed_at(signum: int, now: float, end: float | None, setup: NodeSetup) -> float | None:
+    """When the kill comes, now that this signal has come; None where nobody knows."""
+    if signum == signal.SIGTERM:
+        return now + setup.kill_wait
+    if signum == signal.SIGUSR1 and end is None:
+        return now + setup.grace
+    return end
 
-    After a signal that is ``grace`` seconds; Slurm's KillWait is 30 by default (slurm.conf(5)).
-    A little is kept back for the record.
+
+def payload_until(
+    setup: NodeSetup, began: float, told_at: float | None, kill: float | None
+) -> float:
+    """Until when a payload that is to end since ``began`` may go on.
+
+    ``kill`` is when the scheduler's SIGKILL comes, known since ``told_at`` where a signal told.
     """
-    kills = [end] if end is not None else []
-    if signalled_at is not None:
-        kills.append(signalled_at + grace)
-    return min([now + LONGEST_SAVE, *(kill - min(RECORD_TIME, grace / 10) for kill in kills)])
+    longest = began + setup.payload_grace
+    if kill is None:
+        return longest
+    return min(longest, (max(began, told_at or began) + kill) / 2)
 
 
-def reason_for(signum: int, now: float, end: float | None) -> Stop:
-    """What a signal from outside means, ``end`` being when the scheduler will kill the job."""
+def saving_until(began: float, kill: float | None) -> float:
+    """Until when a final save may try; a little is kept back for the record."""
+    longest = began + LONGEST_SAVE
+    if kill is None:
+        return longest
+    return min(longest, kill - min(RECORD_TIME, max(0.0, kill - began) / 4))
+
+
+def meaning(signum: int, now: float, end: float | None, grace: float) -> Stop | None:
+    """What a signal from outside means; None: what the job's own deadline sees to anyway.
+
+    ``end`` is when the scheduler will kill the job. SIGUSR1 at its time is sbatch's ``--signal``
+    and announces that end; our own deadline is as good and up to EARLY seconds later, so the
+    payload keeps that time. Where the end is unknown the announcement is all there is. Long
+    before a known end it is somebody else's, or the limit was shortened.
+    """
     name = signal.Signals(signum).name
-    left = None if end is None else end - now
-    window = USR1_WINDOW if signum == signal.SIGUSR1 else TERM_WINDOW
-    if left is not None and left <= window and signum in (signal.SIGTERM, signal.SIGUSR1):
+    if signum == signal.SIGUSR1:
+        if end is None:
+            return Stop(Reason.TIME_LIMIT, f"the scheduler announced its time limit ({name})")
+        if end - now <= grace + EARLY:
+            return None
+    if signum == signal.SIGTERM and end is not None and end - now <= TERM_WINDOW:
         return Stop(Reason.TIME_LIMIT, f"the scheduler ended it at its time limit ({name})")
     return Stop(Reason.CANCELLED, f"cancelled from outside ({name})")
 

@@ -11,14 +11,17 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hpcrunner.job.limits import LAST_CALL
 from hpcrunner.job.payload import PayloadNotStarted
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 KILL_PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
+# A moment of the monotonic clock. It is asked again and again: a signal can bring it nearer.
+Until = Callable[[], float]
 
 
 class PayloadProcess:
@@ -73,38 +76,72 @@ class PayloadProcess:
                 os.waitpid(ended.si_pid, 0)
         return self._popen.returncode
 
-    def end(self, grace: float, told: bool = False) -> bool:
-        """End the whole tree: SIGTERM to all, after ``grace`` seconds SIGKILL.
+    def end(self, until: Until, first: int = signal.SIGTERM, told: bool = False) -> bool:
+        """End the whole tree by ``until``; what is left then gets SIGKILL.
+
+        ``first`` is the payload's first signal. SIGTERM goes to every process, as Slurm's does.
+        Any other goes to the payload's own process, since those that do not expect it die of
+        it; SIGTERM to every process follows LAST_CALL seconds before the end, or once the
+        payload's own process has ended.
 
         ``told``: somebody else has sent SIGTERM to all. A second one would cut short what a
         payload does to save itself, so ours waits for half of the time. Returns False where
         something outlived even SIGKILL.
         """
+        began = time.monotonic()
+        if first != signal.SIGTERM and self.poll() is None:
+            os.kill(self._popen.pid, first)  # not reaped, so the number is still its own
+            last_call = min(LAST_CALL, (until() - began) / 4)
+            self._gone(lambda: until() - last_call, own_only=True)
+            return self._gone_after(signal.SIGTERM, _after(last_call)) or self._killed()
         if told:
-            grace /= 2
-            if self._gone(time.monotonic() + grace):
+            half = (began + until()) / 2
+            if self._gone(lambda: min(half, until())):
                 return True
-        _signal(descendants(os.getpid()), signal.SIGTERM)
-        if self._gone(time.monotonic() + grace):
-            return True
-        until = time.monotonic() + KILL_PATIENCE
-        while not self._gone(time.monotonic() + 0.05):
-            # Again and again: what forks while it is killed is found on the next look.
-            _signal(descendants(os.getpid()), signal.SIGKILL)
-            if time.monotonic() > until:
-                return False
-        return True
+        return self._gone_after(signal.SIGTERM, until) or self._killed()
 
-    def _gone(self, until: float) -> bool:
+    def _gone_after(self, signum: int, until: Until) -> bool:
+        _signal(descendants(os.getpid()), signum)
+        return self._gone(until)
+
+    def _killed(self) -> bool:
+        patience = time.monotonic() + KILL_PATIENCE
+        while time.monotonic() <= patience:
+            # Again and again: what forks while it is killed is found on the next look.
+            if self._gone_after(signal.SIGKILL, _after(0.05)):
+                return True
+        return False
+
+    def _gone(self, until: Until, own_only: bool = False) -> bool:
+        """Whether all have ended by then, or with ``own_only`` the payload's own process."""
         pause = 0.01
         while True:
-            self.poll()
-            if not descendants(os.getpid()):
+            ended = self.poll() is not None
+            if ended and (own_only or not descendants(os.getpid())):
                 return True
-            if time.monotonic() >= until:
+            if time.monotonic() >= until():
                 return False
             time.sleep(pause)
             pause = min(pause * 2, 0.2)
+
+
+def _after(seconds: float) -> Until:
+    moment = time.monotonic() + seconds
+    return lambda: moment
+
+
+def own_start(now: float) -> float:
+    """When this process began, epoch seconds: before that time it was the batch script.
+
+    From starttime in proc(5), which counts from the boot; ``now`` where that cannot be read.
+    """
+    try:
+        stat = Path(_PROC, "self", "stat").read_bytes()
+        ticks = int(stat[stat.rindex(b")") + 2 :].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return now
+    return now - max(0.0, age)
 
 
 def descendants(of: int) -> list[int]:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from hpcrunner.job.limits import Deadline, Stop, reason_for
+from hpcrunner.job.events import say
+from hpcrunner.job.limits import Deadline, Stop, killed_at, meaning
+from hpcrunner.request.plan import NodeSetup
 
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _LONGEST_ALARM = 30 * 86400.0
@@ -29,16 +31,22 @@ class StopAsked(BaseException):
 
 
 class Stopper:
-    """Holds the first stop. ``end`` is when the scheduler will kill the job, if it will.
+    """Holds the first stop. ``end`` is when the scheduler will kill the job, where known.
 
-    Must be made on the main thread; there is one in a process, since signals are.
+    ``kill`` is the same by the last that is known, and ``told_at`` when a signal told it.
+    ``terminated``: SIGTERM has come. Must be made on the main thread; there is one in a process,
+    since signals are.
     """
 
-    def __init__(self, end: float | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, end: float | None, setup: NodeSetup, clock: Callable[[], float] = time.time
+    ) -> None:
         self.asked: Stop | None = None
-        self.signalled_at: float | None = None
-        self.signalled_by: int | None = None
+        self.kill = end
+        self.told_at: float | None = None
+        self.terminated = False
         self._end = end
+        self._setup = setup
         self._clock = clock
         self._deadlines: list[Deadline] = []
         self._breaks_in = False
@@ -80,9 +88,15 @@ class Stopper:
             os.read(self._read, 4096)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signalled_at is None:
-            self.signalled_at, self.signalled_by = self._clock(), signum
-        self.ask(reason_for(signum, self._clock(), self._end))
+        now = self._clock()
+        stop = meaning(signum, now, self._end, self._setup.grace)
+        if stop is None:
+            say(f"{signal.Signals(signum).name} announces the job's time limit")
+            return
+        if not self.terminated:
+            self.kill, self.told_at = killed_at(signum, now, self._end, self._setup), now
+        self.terminated |= signum == signal.SIGTERM
+        self.ask(stop)
         self._break_in()
 
     def _on_alarm(self, _signum: int, _frame: FrameType | None) -> None:

@@ -88,8 +88,10 @@ class NodeSetup:
 
     ``scratch`` and ``cache`` may hold ``$NAME`` words, expanded on the node. ``interpreters``
     maps "3.11" to an interpreter's path. ``time_limit`` is the scheduler's limit of the job in
-    seconds (None: unlimited); the job side saves ``grace`` seconds before it. ``keep`` leaves
-    the experiment's folder in place at the end.
+    seconds (None: not known); the job side ends the payload ``grace`` seconds before it. ``keep``
+    leaves the experiment's folder in place at the end. A payload that is to end gets the signal
+    ``payload_signal`` (``TERM``, ``USR1`` or ``INT``) and ``payload_grace`` seconds. The
+    scheduler kills ``kill_wait`` seconds after its own SIGTERM. job/limits.py has the budget.
     """
 
     scratch: str
@@ -98,6 +100,9 @@ class NodeSetup:
     time_limit: float | None = None
     grace: float = 30.0
     keep: bool = False
+    payload_signal: str = "TERM"
+    payload_grace: float = 10.0
+    kill_wait: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

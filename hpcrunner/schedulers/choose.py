@@ -29,7 +29,7 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
     SchedulerUnavailable where ``scheduler: drmaa`` cannot be had.
     """
     if site.scheduler == "local":
-        slots = Slots(site.local.cpus, site.local.memory)
+        slots = Slots(site.local.cpus, site.local.memory, kill_wait=site.kill_wait)
         log.info("scheduler local: %d CPUs of this machine", slots.cpus)
         return LocalScheduler(spool / "local", slots)
     slurm = Slurm(accounting=site.accounting.mode != "none")

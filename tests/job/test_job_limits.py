@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,10 @@ from hpcrunner.job.limits import (
     duration,
     job_deadline,
     job_end,
-    reason_for,
+    job_start,
+    killed_at,
+    meaning,
+    payload_until,
     run_deadline,
     saving_until,
 )
@@ -24,12 +28,25 @@ from hpcrunner.storage.contract import ArtifactDenied
 SETUP = NodeSetup(scratch="/s", cache="/c", time_limit=3600.0, grace=30.0)
 
 
-def test_the_job_ends_at_the_earlier_of_plan_and_scheduler() -> None:
+def test_the_jobs_end_is_the_schedulers_word_else_the_plans_limit() -> None:
     assert job_end(SETUP, 1000.0, {}) == 4600.0
     assert job_end(SETUP, 1000.0, {"SLURM_JOB_END_TIME": "4000"}) == 4000.0
-    assert job_end(SETUP, 1000.0, {"SLURM_JOB_END_TIME": "9000"}) == 4600.0
-    assert job_end(SETUP, 1000.0, {"SLURM_JOB_END_TIME": "Unknown"}) == 4600.0
+    # An administrator has given a waiting job more: it is told at the start.
+    assert job_end(SETUP, 1000.0, {"SLURM_JOB_END_TIME": "9000"}) == 9000.0
+    assert job_end(NodeSetup("/s", "/c"), 1000.0, {"SLURM_JOB_END_TIME": "9000"}) == 9000.0
     assert job_end(NodeSetup("/s", "/c"), 1000.0, {}) is None
+
+
+@pytest.mark.parametrize("odd", ["Unknown", "", "0", "999", "nan"])
+def test_an_end_that_cannot_be_is_not_believed(odd: str) -> None:
+    assert job_end(SETUP, 1000.0, {"SLURM_JOB_END_TIME": odd}) == 4600.0
+
+
+def test_the_jobs_time_counts_from_its_own_start_not_from_ours() -> None:
+    assert job_start({}, 1000.0) == 1000.0
+    assert job_start({"SLURM_JOB_START_TIME": "970"}, 1000.0) == 970.0
+    for odd in ("", "0", "Unknown", "1001"):
+        assert job_start({"SLURM_JOB_START_TIME": odd}, 1000.0) == 1000.0
 
 
 def test_a_job_is_stopped_its_grace_before_the_limit() -> None:
@@ -52,26 +69,56 @@ def test_max_duration_counts_from_the_start_of_the_payload() -> None:
     ("signum", "left", "reason"),
     [
         (signal.SIGTERM, 30.0, Reason.TIME_LIMIT),
+        (signal.SIGTERM, -40.0, Reason.TIME_LIMIT),  # Slurm enforces limits with some delay
         (signal.SIGTERM, 61.0, Reason.CANCELLED),
         (signal.SIGTERM, None, Reason.CANCELLED),
-        (signal.SIGUSR1, 300.0, Reason.TIME_LIMIT),
+        (signal.SIGUSR1, None, Reason.TIME_LIMIT),  # the partition's limit, which no plan knows
+        (signal.SIGUSR1, 121.0, Reason.CANCELLED),  # long before the limit: somebody else's
         (signal.SIGUSR1, 3600.0, Reason.CANCELLED),
         (signal.SIGINT, 5.0, Reason.CANCELLED),
+        (signal.SIGHUP, 5.0, Reason.CANCELLED),
     ],
 )
 def test_a_signal_is_called_by_what_the_scheduler_means_with_it(
     signum: int, left: float | None, reason: Reason
 ) -> None:
-    stop = reason_for(signum, 1000.0, None if left is None else 1000.0 + left)
+    stop = meaning(signum, 1000.0, None if left is None else 1000.0 + left, 30.0)
+    assert stop is not None
     assert stop.reason is reason
     assert signal.Signals(signum).name in stop.text
 
 
-def test_saving_ends_before_the_scheduler_kills() -> None:
-    assert saving_until(1000.0, None, None, 30.0) == 1600.0
-    assert saving_until(1000.0, 1020.0, None, 30.0) == 1017.0
-    assert saving_until(1000.0, 9000.0, 995.0, 30.0) == 1022.0
-    assert saving_until(1000.0, 1004.0, None, 6.0) == 1003.4
+@pytest.mark.parametrize("left", [120.0, 90.0, 30.0, 1.0, -1.0])
+def test_the_announced_limit_leaves_the_payload_the_time_up_to_our_own_deadline(
+    left: float,
+) -> None:
+    assert meaning(signal.SIGUSR1, 1000.0, 1000.0 + left, 30.0) is None
+
+
+def test_the_kill_follows_a_sigterm_by_killwait_whatever_was_planned() -> None:
+    setup = replace(SETUP, kill_wait=20.0, grace=50.0)
+    assert killed_at(signal.SIGTERM, 1000.0, 1002.0, setup) == 1020.0
+    assert killed_at(signal.SIGTERM, 1000.0, None, setup) == 1020.0
+    assert killed_at(signal.SIGUSR1, 1000.0, None, setup) == 1050.0
+    assert killed_at(signal.SIGUSR1, 1000.0, 9000.0, setup) == 9000.0
+    assert killed_at(signal.SIGINT, 1000.0, None, setup) is None
+
+
+def test_a_payload_gets_its_grace_and_half_of_what_is_left_at_most() -> None:
+    setup = replace(SETUP, payload_grace=10.0)
+    assert payload_until(setup, 1000.0, None, None) == 1010.0
+    assert payload_until(setup, 1000.0, None, 1030.0) == 1010.0
+    assert payload_until(setup, 1000.0, None, 1005.0) == 1002.5
+    # It had all the time there is when the scheduler's own SIGTERM came.
+    assert payload_until(replace(setup, payload_grace=300.0), 1000.0, 1100.0, 1130.0) == 1115.0
+
+
+def test_saving_ends_before_the_scheduler_kills_and_leaves_time_for_the_record() -> None:
+    assert saving_until(1000.0, None) == 1600.0
+    assert saving_until(1000.0, 9000.0) == 1600.0
+    assert saving_until(1000.0, 1020.0) == 1017.0
+    assert saving_until(1000.0, 1004.0) == 1003.0
+    assert saving_until(1000.0, 990.0) == 990.0
 
 
 @pytest.mark.parametrize(
