@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from typing import Annotated
 
 from hpcrunner.cli.common import DEFAULT_SITE, SiteName, SpoolPath, chosen_site
 from hpcrunner.cli.options import option
-from hpcrunner.gateway.assemble import gateway_id, open_gateway
+from hpcrunner.gateway.assemble import gateway_id
 from hpcrunner.gateway.gateway import Limits
+from hpcrunner.gateway.orders import Orders
+from hpcrunner.gateway.serve import serve
 from hpcrunner.queues.matching import DEFAULT_MATCH
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.request.units import parse_duration
@@ -55,12 +56,17 @@ def gateway(
         str,
         option("--limit-idle-duration", "End after that long with nothing to do (30s, 5m)."),
     ] = "0s",
+    standby: Annotated[
+        bool,
+        option("--standby", "Where a gateway runs on this spool, wait, and take over at its end."),
+    ] = False,
     debug: Annotated[bool, option("--debug", "Log more.")] = False,
 ) -> None:
     """Take experiments off their queues and run them on the site, until told to stop.
 
-    SIGTERM and SIGINT end it after the round in hand; running jobs go on, and the next
-    gateway on this spool takes over from the journal.
+    SIGTERM or SIGINT: take nothing new, finish what is half done, end; running jobs go on, and
+    the next gateway on this spool takes over. A second one: end after the step in hand. SIGHUP:
+    read the site's file again. docs/operating.md tells how to run it for months.
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -78,7 +84,5 @@ def gateway(
         gateway_id=gateway_id(chosen),
     )
     limits = Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration))
-    with open_gateway(chosen, options, limits) as (service, _):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
-        service.run()
+    with Orders().listening() as orders:
+        serve(lambda: chosen_site(site, spool), options, limits, orders, standby=standby)

@@ -18,6 +18,7 @@ from hpcrunner.cli.options import option
 from hpcrunner.cli.table import console, details_text, experiments_table
 from hpcrunner.gateway.assemble import spool_of
 from hpcrunner.gateway.by_hand import look, refresh
+from hpcrunner.gateway.drained import mark_of
 from hpcrunner.gateway.lock import holder_of
 from hpcrunner.gateway.view import choose, details, summary
 
@@ -50,6 +51,9 @@ def status(
         print_json([summary(e) for e in rows])
         return
     holder = holder_of(folder.lock)
+    mark = mark_of(folder)
+    if mark is not None:
+        console.print(mark.words(), markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"gateway: {holder or 'none is running on this spool'}", markup=False, highlight=False
     )

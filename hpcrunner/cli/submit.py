@@ -24,6 +24,7 @@ from hpcrunner.client.request_file import read_request_file
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.assemble import spool_of
 from hpcrunner.gateway.by_hand import carry, ended, output_from, submitted
+from hpcrunner.gateway.drained import refuse_where_drained
 from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.gateway.view import exit_code, summary, why
@@ -67,6 +68,7 @@ def submit(
     chosen = chosen_site(site, spool)
     home = spool_of(chosen)
     home.prepare()
+    refuse_where_drained(home)
     if len(words) == 1 and words[0].endswith(".json"):
         body = read_request_file(Path(words[0]))
     else:

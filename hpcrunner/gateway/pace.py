@@ -50,3 +50,21 @@ class Period:
     def soon(self) -> None:
         """Something was done that will change states: back to the floor."""
         self.seconds = self._floor
+
+
+class Setbacks:
+    """The pause before a disk that failed is tried again: longer each time, a minute at most."""
+
+    def __init__(self, first: float = 1.0, longest: float = 60.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._next = first
+
+    def pause(self) -> float:
+        """Seconds to wait after another failure."""
+        now, self._next = self._next, min(self._longest, self._next * 2)
+        return now
+
+    def over(self) -> None:
+        """It worked: the next failure starts again with the shortest pause."""
+        self._next = self._first

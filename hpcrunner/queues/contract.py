@@ -53,5 +53,8 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections; unsettled deliveries return to their queues."""
+        """Let go of connections; unsettled deliveries return to their queues.
+
+        A take after that connects again.
+        """
         ...

@@ -94,6 +94,8 @@ class DirectorySource:
             self._return(claim)
         self._held.clear()
         self._unread.clear()
+        self._expected.clear()
+        self._recovered = False  # what could not be given back is found again by a later take
         self._claims.tidy()
 
     def _recover(self) -> None:
