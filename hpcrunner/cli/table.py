@@ -80,6 +80,14 @@ def details_text(told: dict[str, Any]) -> str:
         lines.append(f"  job       {told['job_id']}" + (f" on {told['node']}" * bool(told["node"])))
     if told["log"]:
         lines.append(f"  log       {told['log']}")
+    if told["retried_as"]:
+        lines.append(f"  retried   as {told['retried_as']}")
+    for attempt in told["attempts"]:
+        where = f" on {attempt['node']}" if attempt["node"] else ""
+        lines.append(
+            f"  attempt {attempt['attempt']} {attempt['reason']}: {attempt['text']} "
+            f"(job {attempt['job_id']}{where}, log {attempt['log']})"
+        )
     lines.append("  history")
     lines += [
         f"    {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(step['at']))}"

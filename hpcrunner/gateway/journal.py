@@ -413,6 +413,11 @@ class Journal:
             )
         return bytes(found[0][0])
 
+    def digest(self, experiment: str) -> str:
+        """The SHA-256 (hex) of an experiment's message."""
+        found = self._file.read("SELECT digest FROM experiments WHERE id = ?", (experiment,))
+        return str(found[0][0])
+
     def history(self, experiment: str) -> list[tuple[float, State, str]]:
         """Every step of an experiment: time, state, text."""
         found = self._file.read(

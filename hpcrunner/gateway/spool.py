@@ -7,7 +7,7 @@ Layout::
     drained                there while no new experiments are to be taken; who, when and why
     batches/<batch id>/    one folder a batch: see hpcrunner/request/plan.py
     queue/local_submit/    directory queue of ``hpcrunner submit``
-    cancel/<experiment id> a wish to cancel, until the gateway has taken it up
+    wishes/<verb>/<id>     what people ask of an experiment, until the gateway has taken it up
     local/                 the local scheduler's own state
     store/                 file storage of ``hpcrunner submit`` where the site names no other
 """
@@ -20,6 +20,7 @@ import shutil
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
@@ -44,6 +45,14 @@ _RECORD_NAME = re.compile(r"(\d{1,9})\.json")
 _EXPERIMENT_ID = re.compile(r"[0-9a-f]{12}")
 
 
+class Verb(str, Enum):
+    """What people may ask of an experiment."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"  # one of the dead list is to run again
+    DROP = "drop"  # one of the dead list needs nobody's care any more
+
+
 class SpoolError(HpcrunnerError):
     """The spool cannot be used as it is."""
 
@@ -64,7 +73,7 @@ class Spool:
                 self.batches,
                 self.queue_root,
                 self.queue_root / SUBMIT_QUEUE,
-                self.cancels,
+                *(self.wish_root / verb.value for verb in Verb),
                 self.store,
             ):
                 folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -114,9 +123,9 @@ class Spool:
         return self.root / "queue"
 
     @property
-    def cancels(self) -> Path:
-        """The folder of wishes to cancel."""
-        return self.root / "cancel"
+    def wish_root(self) -> Path:
+        """The folder of wishes, a folder a verb."""
+        return self.root / "wishes"
 
     @property
     def local(self) -> Path:
@@ -213,19 +222,28 @@ class Spool:
         folder = self.batch_folder(batch) / RECORDS
         return {int(m[1]): folder / m[0] for m in matches if m}
 
-    def ask_cancel(self, ids: Iterable[str]) -> None:
-        """Leave the wish to cancel these experiments for the gateway to take up."""
-        for experiment in ids:
-            (self.cancels / experiment).touch(mode=PRIVATE_FILE)
-        sync_folder(self.cancels)
+    def wish(self, verb: Verb, ids: Iterable[str]) -> None:
+        """Leave a wish about these experiments for the gateway to take up. Raises SpoolError."""
+        folder = self.wish_root / verb.value
+        try:
+            for experiment in ids:
+                (folder / experiment).touch(mode=PRIVATE_FILE)
+            sync_folder(folder)
+        except OSError as error:
+            raise SpoolError(
+                f"cannot leave a wish ({error.strerror})",
+                where=str(folder),
+                remedy="free some room or quota, and ask again",
+            ) from error
 
-    def cancel_wishes(self) -> list[str]:
-        """The experiment ids somebody wishes to cancel."""
-        return sorted(n for n in os.listdir(self.cancels) if _EXPERIMENT_ID.fullmatch(n))
+    def wishes(self, verb: Verb) -> list[str]:
+        """The experiment ids of which somebody wishes that."""
+        names = os.listdir(self.wish_root / verb.value)
+        return sorted(n for n in names if _EXPERIMENT_ID.fullmatch(n))
 
-    def cancel_taken(self, experiment: str) -> None:
+    def wish_taken(self, verb: Verb, experiment: str) -> None:
         """The wish is journalled: forget the file."""
-        (self.cancels / experiment).unlink(missing_ok=True)
+        (self.wish_root / verb.value / experiment).unlink(missing_ok=True)
 
 
 def write_synced(path: Path, text: str, mode: int) -> None:

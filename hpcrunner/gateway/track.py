@@ -17,20 +17,16 @@ from hpcrunner.gateway.pace import Period
 from hpcrunner.gateway.retries import Fault, Wish, exhausted, fault_of, next_attempt
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.claim import Fenced
-from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, RecordError, record_from_json
 from hpcrunner.schedulers.contract import (
     JobState,
     Scheduler,
-    SchedulerUnavailable,
     Sighting,
     Verdict,
 )
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
-
-_CANCEL_AGAIN = 30.0
 
 
 class Track:
@@ -61,39 +57,6 @@ class Track:
         self._ended_since: dict[str, float] = {}
         self._absent_since: dict[str, float] = {}
         self._gone_since: dict[str, float] = {}
-        self._cancel_asked: dict[str, float] = {}
-
-    def cancel_wished(self) -> None:
-        """Take up the wishes left in the spool, and ask the scheduler until it agrees."""
-        wishes = self._spool.cancel_wishes()
-        if wishes:
-            self._journal.wish_cancel(wishes)
-            crashpoint("cancel.journalled")
-            for experiment in wishes:
-                self._spool.cancel_taken(experiment)
-        wished = self._journal.cancel_wished()
-        never_left = [e for e in wished if e.state is State.ACCEPTED]
-        if never_left:
-            outcome = Outcome(
-                State.CANCELLED, Reason.CANCELLED, "was cancelled before it was submitted"
-            )
-            self._journal.end([(e.id, outcome) for e in never_left])
-        now = self._clock()
-        due = [
-            e
-            for e in wished
-            if e.job_id and now - self._cancel_asked.get(e.id, 0.0) >= _CANCEL_AGAIN
-        ]
-        if not due:
-            return
-        try:
-            self._scheduler.cancel([e.job_id for e in due])
-        except SchedulerUnavailable as error:
-            log.warning("cancel: %s; asked again later", error.line())
-            return
-        crashpoint("cancel.asked")
-        self._cancel_asked.update((e.id, now) for e in due)
-        self.period.soon()
 
     def step(self) -> int:
         """One round over all submitted experiments; returns how many ended.
@@ -114,12 +77,7 @@ class Track:
         crashpoint("track.judged")
         self._write_down(outcomes)
         for e, _ in outcomes:
-            for memory in (
-                self._ended_since,
-                self._absent_since,
-                self._gone_since,
-                self._cancel_asked,
-            ):
+            for memory in (self._ended_since, self._absent_since, self._gone_since):
                 memory.pop(e.id, None)
         ending = any(e.task in records[e.batch] for e in submitted)
         self.period.after(took=took, news=bool(outcomes or changed or ending))

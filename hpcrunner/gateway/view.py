@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,11 @@ def choose(journal: Journal, name: str) -> Experiment:
 
     Raises NoSuchExperiment where none or several different ones answer.
     """
-    found = journal.find(name)
+    return choose_from(journal.find(name), name)
+
+
+def choose_from(found: Sequence[Experiment], name: str) -> Experiment:
+    """The one of these, oldest first, that a name means. Raises NoSuchExperiment."""
     if not found:
         raise NoSuchExperiment(
             f"no experiment '{name}'", remedy="'hpcrunner status' lists those there are"
@@ -80,6 +85,8 @@ def summary(experiment: Experiment) -> dict[str, Any]:
         "text": experiment.text,
         "exit_code": experiment.exit_code,
         "attempt": experiment.attempt,
+        "dead": experiment.aside,
+        "retried_as": experiment.retried_as or None,
         "job_id": experiment.job_id or None,
         "node": experiment.node or None,
         "pending": experiment.pending or None,
@@ -106,6 +113,21 @@ def details(spool: Spool, journal: Journal, experiment: Experiment) -> dict[str,
             else []
         ),
         "last_lines": list(record.last_lines) if record else [],
+        "attempts": [
+            {
+                "attempt": a.attempt,
+                "state": a.state.value,
+                "reason": a.reason.value,
+                "text": a.text,
+                "exit_code": a.exit_code,
+                "job_id": a.job_id or None,
+                "node": a.node or None,
+                "log": str(spool.log(a.batch, a.task)),
+                "started_at": a.started_at,
+                "ended_at": a.ended_at,
+            }
+            for a in journal.attempts(experiment.id)
+        ],
         "history": [
             {"at": at, "state": state.value, "text": text}
             for at, state, text in journal.history(experiment.id)
@@ -115,6 +137,8 @@ def details(spool: Spool, journal: Journal, experiment: Experiment) -> dict[str,
 
 def why(experiment: Experiment) -> str:
     """The last column of the table: how it ended, or what it waits for."""
+    if experiment.retried_as:
+        return f"retried as {experiment.retried_as}"
     if experiment.state.final and experiment.state is not State.SUCCEEDED:
         reason = experiment.reason.value if experiment.reason else ""
         return f"{reason}: {experiment.text}" if experiment.text else reason

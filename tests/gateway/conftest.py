@@ -17,6 +17,7 @@ from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.gateway.track import Track
+from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.queues.contract import Delivery
 from hpcrunner.schedulers.contract import (
     JobState,
@@ -172,6 +173,7 @@ class Parts:
         self.intake = Intake([self.pile], self.journal, self.site, **make)  # type: ignore[arg-type]
         self.dispatch = Dispatch(self.journal, self.spool, self.scheduler, self.site, **make)  # type: ignore[arg-type]
         self.track = Track(self.journal, self.spool, self.scheduler, self.site, clock=self.clock)
+        self.wishes = Wishes(self.journal, self.spool, self.scheduler, self.site, **make)  # type: ignore[arg-type]
         self.dispatch.recover()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
 from hpcrunner.gateway.retries import Fault, Wish, backoff, fault_of, next_attempt
+from hpcrunner.gateway.spool import Verb
 from hpcrunner.request.claim import Owner, make_claim
 from hpcrunner.request.model import RetryWish
 from hpcrunner.request.reasons import Reason
@@ -182,8 +183,8 @@ def test_what_somebody_wants_cancelled_is_not_tried_again(
     parts: Any, submitted: Callable[..., Experiment]
 ) -> None:
     e = submitted()
-    parts.spool.ask_cancel([e.id])
-    parts.track.cancel_wished()
+    parts.spool.wish(Verb.CANCEL, [e.id])
+    parts.wishes.step()
     assert fail(parts).state.final
 
 

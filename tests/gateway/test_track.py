@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.spool import Verb
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
 from hpcrunner.schedulers.contract import JobState, Sighting, Verdict
@@ -143,16 +144,16 @@ def test_a_wish_to_cancel_reaches_the_scheduler_again_until_it_agrees(
     parts: Any, live: Callable[..., list[Experiment]]
 ) -> None:
     (e,) = live(1)
-    parts.spool.ask_cancel([e.id])
-    parts.track.cancel_wished()
+    parts.spool.wish(Verb.CANCEL, [e.id])
+    parts.wishes.step()
     parts.start()
-    parts.track.cancel_wished()
+    parts.wishes.step()
     assert parts.scheduler.cancelled == [e.job_id, e.job_id]
     parts.scheduler.sightings[e.job_id] = replace(
         DONE, reason=Reason.CANCELLED, word="CANCELLED", node=""
     )
     parts.track.step()
-    parts.track.cancel_wished()
+    parts.wishes.step()
     (ended,) = parts.journal.find(e.id)
     assert ended.state is State.CANCELLED
     assert len(parts.scheduler.cancelled) == 2
@@ -164,8 +165,8 @@ def test_what_was_not_submitted_yet_is_cancelled_without_a_scheduler(
     parts.pile.put(message("a"))
     parts.intake.drain(1)
     (e,) = parts.journal.live()
-    parts.spool.ask_cancel([e.id])
-    parts.track.cancel_wished()
+    parts.spool.wish(Verb.CANCEL, [e.id])
+    parts.wishes.step()
     parts.dispatch.step()
     assert parts.journal.find(e.id)[0].state is State.CANCELLED
     assert parts.scheduler.sizes == []

@@ -1,0 +1,161 @@
+"""``hpcrunner dead``: experiments that ended otherwise than anybody wished."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpcrunner.cli.common import (
+    DEFAULT_SITE,
+    AsJson,
+    SiteName,
+    SpoolPath,
+    chosen_site,
+    print_json,
+)
+from hpcrunner.cli.filters import KeyFilter, OwnerFilter, ProjectFilter, QueueFilter, StateFilter
+from hpcrunner.cli.table import console, details_text, experiments_table
+from hpcrunner.gateway.assemble import spool_of
+from hpcrunner.gateway.by_hand import look, refresh
+from hpcrunner.gateway.experiment import Experiment
+from hpcrunner.gateway.selection import Selection, SelectionInvalid
+from hpcrunner.gateway.spool import Verb
+from hpcrunner.gateway.view import NoSuchExperiment, choose_from, details, summary
+from hpcrunner.sites.site import Site
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The dead list: experiments that were rejected, failed or got lost, until somebody "
+    "retries or drops them.",
+)
+
+Names = Annotated[
+    list[str] | None, typer.Argument(help="Ids, starts of ids, or the client's keys.")
+]
+All = Annotated[bool, typer.Option("--all", help="All of the dead list.")]
+
+
+@app.command("list")
+def list_(
+    site: SiteName = DEFAULT_SITE,
+    spool: SpoolPath = "",
+    queue: QueueFilter = "",
+    owner: OwnerFilter = "",
+    project: ProjectFilter = "",
+    match: KeyFilter = "",
+    state: StateFilter = None,
+    json_: AsJson = False,
+) -> None:
+    """List the dead list, oldest first, with the reason of each."""
+    chosen = chosen_site(site, spool)
+    refresh(chosen)
+    with look(chosen) as journal:
+        found = Selection(queue, owner, project, match, state or ()).of(journal.aside())
+    if json_:
+        print_json([summary(e) for e in found])
+    elif found:
+        console.print(experiments_table(found))
+    else:
+        typer.echo("the dead list is empty")
+
+
+@app.command("show")
+def show(
+    experiments: Annotated[list[str], typer.Argument(help="Ids, starts of ids, or keys.")],
+    site: SiteName = DEFAULT_SITE,
+    spool: SpoolPath = "",
+    json_: AsJson = False,
+) -> None:
+    """Tell all there is to know of some, every attempt included."""
+    chosen = chosen_site(site, spool)
+    with look(chosen) as journal:
+        aside = journal.aside()
+        told = [
+            details(spool_of(chosen), journal, choose_from(_named(aside, name), name))
+            for name in experiments
+        ]
+    if json_:
+        print_json(told)
+        return
+    for one in told:
+        console.print(details_text(one), soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command("retry")
+def retry(
+    experiments: Names = None,
+    site: SiteName = DEFAULT_SITE,
+    spool: SpoolPath = "",
+    queue: QueueFilter = "",
+    owner: OwnerFilter = "",
+    project: ProjectFilter = "",
+    match: KeyFilter = "",
+    state: StateFilter = None,
+    everything: All = False,
+) -> None:
+    """Run some again, with fresh budgets, by the site's file as it is now.
+
+    Each becomes a new experiment of the same key with the next attempt's number; the ending of
+    the old one stays as it was.
+    """
+    chosen = chosen_site(site, spool)
+    selection = Selection(queue, owner, project, match, state or ())
+    found = _meant(chosen, experiments or [], selection, everything=everything)
+    spool_of(chosen).wish(Verb.RETRY, (e.id for e in found))
+    refresh(chosen)
+    for e in found:
+        with look(chosen) as journal:
+            (now,) = (n for n in journal.find(e.id) if n.id == e.id)
+            history = journal.history(e.id)
+        if now.retried_as:
+            typer.echo(f"{e.id} runs again as {now.retried_as}")
+        elif "could not be retried" in history[-1][2]:
+            typer.echo(f"{e.id} {history[-1][2]}")
+        else:
+            typer.echo(f"{e.id} will run again")
+
+
+@app.command("drop")
+def drop(
+    experiments: Names = None,
+    site: SiteName = DEFAULT_SITE,
+    spool: SpoolPath = "",
+    queue: QueueFilter = "",
+    owner: OwnerFilter = "",
+    project: ProjectFilter = "",
+    match: KeyFilter = "",
+    state: StateFilter = None,
+    everything: All = False,
+) -> None:
+    """Take some off the list; 'hpcrunner status' still knows them until they age out."""
+    chosen = chosen_site(site, spool)
+    selection = Selection(queue, owner, project, match, state or ())
+    found = _meant(chosen, experiments or [], selection, everything=everything)
+    spool_of(chosen).wish(Verb.DROP, (e.id for e in found))
+    refresh(chosen)
+    for e in found:
+        typer.echo(f"{e.id} dropped")
+
+
+def _meant(
+    site: Site, names: list[str], selection: Selection, *, everything: bool
+) -> list[Experiment]:
+    if not names and not selection and not everything:
+        raise SelectionInvalid(
+            "nothing is named", where="hpcrunner dead", remedy="give ids, a filter, or --all"
+        )
+    with look(site) as journal:
+        aside = journal.aside()
+    if names:
+        aside = [choose_from(_named(aside, name), name) for name in names]
+    found = selection.of(aside)
+    if not found:
+        raise NoSuchExperiment(
+            "none of the dead list is meant", remedy="'hpcrunner dead list' shows those there are"
+        )
+    return found
+
+
+def _named(aside: list[Experiment], name: str) -> list[Experiment]:
+    return [e for e in aside if e.key == name or e.id.startswith(name)]
