@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from hpcrunner import __version__
-from hpcrunner.cli import cancel, demo, gateway, logs, render, site, status, submit
+from hpcrunner.cli import cancel, dead, demo, drain, gateway, logs, render, site, status, submit
 from hpcrunner.errors import HpcrunnerError
 
 app = typer.Typer(
@@ -18,11 +18,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("gateway")(gateway.gateway)
+app.command("drain")(drain.drain)
+app.command("resume")(drain.resume)
 app.command("submit")(submit.submit)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
 app.command("render")(render.render)
+app.add_typer(dead.app, name="dead")
 app.add_typer(site.app, name="site")
 app.command("demo")(demo.demo)
 

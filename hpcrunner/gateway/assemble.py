@@ -1,22 +1,26 @@
-"""The gateway put together for a site: spool, lock, journal, scheduler, sources."""
+"""The gateway put together for a site: spool, lock, journal; then scheduler and sources."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from hpcrunner.batch.script import check_templates
+from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.dispatch import Dispatch
-from hpcrunner.gateway.gateway import NO_LIMITS, Gateway, Limits
+from hpcrunner.gateway.gateway import NO_LIMITS, Gateway, Hold, Limits
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
-from hpcrunner.gateway.lock import SpoolLock
+from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
 from hpcrunner.gateway.track import Track
+from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.queues.sources import QueueOptions, sources_from
 from hpcrunner.schedulers.choose import open_scheduler
 from hpcrunner.sites.site import Site
@@ -45,48 +49,85 @@ def experiment_id() -> str:
 
 
 @contextmanager
+def hold_spool(spool: Spool, lock: SpoolLock, *, check: bool = False) -> Iterator[Hold]:
+    """The spool under a lock just taken: its journal, which no earlier holder can write any more.
+
+    With ``check`` the journal is looked over for damage first. Lets go of both in the end.
+    Raises JournalError.
+    """
+    with ExitStack() as stack:
+        stack.callback(lock.close)
+        crashpoint("gateway.locked")
+        journal = Journal(spool.journal, time.time)
+        stack.callback(journal.close)
+        if check:
+            journal.check()
+        journal.take_over(socket.gethostname(), os.getpid())
+        crashpoint("gateway.taken_over")
+        yield Hold(spool, lock, journal)
+
+
+@contextmanager
+def put_together(
+    hold: Hold, site: Site, options: QueueOptions, limits: Limits = NO_LIMITS, *, taken: int = 0
+) -> Iterator[Gateway]:
+    """All parts of a gateway over a spool that is held: the sources of ``options`` and the
+    spool's own submit queue, and the scheduler.
+
+    ``taken`` counts what earlier parts took. Raises OptionInvalid, TemplateRefused, or
+    SchedulerUnavailable.
+    """
+    check_templates(site)
+    spool, journal = hold.spool, hold.journal
+    with ExitStack() as stack:
+        scheduler = open_scheduler(site, spool.root)
+        stack.callback(scheduler.close)
+        sources = [*sources_from(_by_hand(spool)), *sources_from(options)]
+        for source in sources:
+            stack.callback(source.close)
+        log.info("site %s, spool %s", site.name, spool.root)
+        log.info("queues of %s", ", ".join(source.name for source in sources))
+        yield Gateway(
+            hold,
+            Intake(sources, journal, site, clock=time.time, new_id=experiment_id),
+            Dispatch(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id),
+            Track(journal, spool, scheduler, site, clock=time.time),
+            Wishes(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id),
+            max_jobs=site.limits.max_jobs,
+            clock=time.time,
+            limits=limits,
+            taken=taken,
+        )
+
+
+@contextmanager
 def open_gateway(
     site: Site,
     options: QueueOptions,
     limits: Limits = NO_LIMITS,
     *,
     patience: float = _LOCK_PATIENCE,
+    contender: Contender | None = None,
 ) -> Iterator[tuple[Gateway, Journal]]:
-    """A gateway over the site's spool, its own submit queue, and the queues of ``options``.
+    """A gateway for as long as somebody does its rounds here.
 
-    ``patience`` (seconds) is how long a lock that somebody holds is tried for.
-    Raises SpoolBusy where another gateway runs on this spool, SpoolError, JournalError,
-    SchedulerUnavailable, or TemplateRefused.
+    ``patience`` (seconds) is how long a lock that somebody holds is tried for; a ``contender``
+    that is kept between two calls remembers what it saw of the holder.
+    Raises SpoolBusy where another gateway runs on this spool or may run, SpoolError,
+    JournalError, SchedulerUnavailable, OptionInvalid, or TemplateRefused.
     """
     check_templates(site)
+    sources_from(options)  # what is wrong with them is said before anything is made
     spool = spool_of(site)
-    by_hand = QueueOptions(
-        queue_root=str(spool.queue_root),
-        queue_match=f"^{SUBMIT_QUEUE}$",
-        gateway_id=_SPOOL,
-    )
-    sources = [*sources_from(by_hand), *sources_from(options)]
     spool.prepare()
-    with ExitStack() as stack:
-        stack.callback(SpoolLock(spool.lock, patience=patience).close)
-        journal = Journal(spool.journal, time.time)
-        stack.callback(journal.close)
-        scheduler = open_scheduler(site, spool.root)
-        stack.callback(scheduler.close)
-        for source in sources:
-            stack.callback(source.close)
-        log.info("site %s, spool %s", site.name, spool.root)
-        log.info("queues of %s", ", ".join(source.name for source in sources))
-        dispatch = Dispatch(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id)
-        yield (
-            Gateway(
-                journal,
-                Intake(sources, journal, site, clock=time.time, new_id=experiment_id),
-                dispatch,
-                Track(journal, spool, scheduler, site, clock=time.time),
-                max_jobs=site.limits.max_jobs,
-                clock=time.time,
-                limits=limits,
-            ),
-            journal,
-        )
+    lock = wait_for_lock(contender or Contender(spool.lock), time.sleep, patience=patience)
+    if lock is None:
+        raise AssertionError("nobody said to stop waiting")
+    with hold_spool(spool, lock) as hold, put_together(hold, site, options, limits) as gateway:
+        yield gateway, hold.journal
+
+
+def _by_hand(spool: Spool) -> QueueOptions:
+    return QueueOptions(
+        queue_root=str(spool.queue_root), queue_match=f"^{SUBMIT_QUEUE}$", gateway_id=_SPOOL
+    )

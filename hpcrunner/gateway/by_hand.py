@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 from hpcrunner.gateway.assemble import open_gateway, spool_of
+from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.journal import Journal
-from hpcrunner.gateway.lock import SpoolBusy
-from hpcrunner.gateway.spool import Spool, SpoolError
+from hpcrunner.gateway.lock import Contender, SpoolBusy
+from hpcrunner.gateway.spool import Spool, SpoolError, Verb
 from hpcrunner.gateway.view import log_path
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.schedulers.contract import SchedulerUnavailable
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 BY_HAND = "by-hand"
 _BLOCK = 1 << 16
 _TICK = 0.5
+_LOOK_AGAIN = 5.0  # at whether the gateway that should do the work still holds the spool
+_WHICH = "is this the right --site or --spool?"
 
 
 @contextmanager
@@ -38,7 +41,7 @@ def look(site: Site) -> Iterator[Journal]:
         raise SpoolError(
             "nothing has been submitted here yet",
             where=f"spool {spool.root}",
-            remedy="is this the right --site or --spool?",
+            remedy=_WHICH,
         )
     journal = Journal(spool.journal, time.time, make=False)
     try:
@@ -47,18 +50,33 @@ def look(site: Site) -> Iterator[Journal]:
         journal.close()
 
 
+def existing_spool(site: Site) -> Spool:
+    """The site's spool, looked over. Raises SpoolError where there is none yet."""
+    spool = spool_of(site)
+    if not spool.root.is_dir():
+        raise SpoolError("there is no spool here", where=f"spool {spool.root}", remedy=_WHICH)
+    spool.prepare()
+    return spool
+
+
 def refresh(site: Site) -> None:
     """Where no gateway runs and something is live, do one round, so that states are of now."""
     with look(site) as journal:
         live = journal.count_live()
-    if live or spool_of(site).cancel_wishes():
+    if live or any(spool_of(site).wishes(verb) for verb in Verb):
         try:
             with open_gateway(site, QueueOptions(gateway_id=BY_HAND), patience=0) as (gateway, _):
                 gateway.step()
         except SpoolBusy:
             return  # a gateway runs: what it wrote is of now
-        except SchedulerUnavailable as error:
+        except (SchedulerUnavailable, SpoolError) as error:
             log.warning("states are as of the last look: %s", error.line())
+        except JournalError as error:
+            if not error.passing:
+                raise
+            log.warning("states are as of the last look: %s", error.line())
+        except OSError as error:
+            log.warning("states are as of the last look: %s", error)
 
 
 def carry(
@@ -67,16 +85,28 @@ def carry(
     """Yield a hand-submitted experiment round by round, until ``done`` says enough.
 
     ``body`` is the message published at ``since`` (epoch). Does the gateway's rounds itself
-    where none runs.
+    where none runs, also where one did and has died since.
     """
-    try:
-        with open_gateway(site, QueueOptions(gateway_id=BY_HAND)) as (gateway, journal):
-            yield from _watch(journal, body, since, done, _rounds(gateway.step, gateway.wait))
-    except SpoolBusy:
-        while not spool_of(site).journal.exists():
+    contender = Contender(spool_of(site).lock)
+    while True:
+        try:
+            with open_gateway(site, QueueOptions(gateway_id=BY_HAND), contender=contender) as (
+                gateway,
+                journal,
+            ):
+                rounds = _rounds(gateway.step, gateway.wait)
+                yield from _watch(journal, body, since, done, rounds, float("inf"))
+                return
+        except SpoolBusy:
+            until = time.monotonic() + _LOOK_AGAIN
+        while not spool_of(site).journal.exists() and time.monotonic() < until:
             time.sleep(_TICK)
+        if not spool_of(site).journal.exists():
+            continue
         with look(site) as journal:
-            yield from _watch(journal, body, since, done, lambda: time.sleep(_TICK))
+            enough = yield from _watch(journal, body, since, done, lambda: time.sleep(_TICK), until)
+        if enough:
+            return
 
 
 def _rounds(step: Callable[[], None], wait: Callable[[], float]) -> Callable[[], None]:
@@ -93,14 +123,18 @@ def _watch(
     since: float,
     done: Callable[[Experiment], bool],
     once: Callable[[], None],
-) -> Iterator[Experiment]:
+    until: float,
+) -> Generator[Experiment, None, bool]:
+    """Yield it round by round ``until`` then (steady clock); returns whether that was enough."""
     digest = hashlib.sha256(body).hexdigest()
     while True:
         found = journal.by_digest(digest, since)
         if found is not None:
             yield found
             if done(found):
-                return
+                return True
+        if time.monotonic() >= until:
+            return False
         once()
 
 

@@ -18,6 +18,7 @@ from hpcrunner.gateway.orders import Orders
 from hpcrunner.gateway.pace import Setbacks
 from hpcrunner.gateway.spool import Spool, SpoolError
 from hpcrunner.gateway.track import Track
+from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.queues.notices import Notices
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Gateway:
         intake: Intake,
         dispatch: Dispatch,
         track: Track,
+        wishes: Wishes,
         *,
         max_jobs: int,
         clock: Callable[[], float],
@@ -82,6 +84,7 @@ class Gateway:
         self._intake = intake
         self._dispatch = dispatch
         self._track = track
+        self._wishes = wishes
         self._max_jobs = max_jobs
         self._clock = clock
         self._limits = limits
@@ -130,7 +133,8 @@ class Gateway:
         taken = self._take(live)
         if not go_on():
             return
-        self._track.cancel_wished()
+        if self._wishes.step():
+            self._track.period.soon()
         if not go_on():
             return
         submitted = self._dispatch.step()
