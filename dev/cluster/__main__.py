@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import (
     facts,
+    faults,
     files,
     install,
     mariadb,
@@ -75,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     add("status", _status, "show what runs; ends with 1 if a part does not")
     add("env", _env, "print shell exports that point programs at the cluster")
     add("destroy", _destroy, "stop all and remove data, user and configuration")
+    kill = add("kill", _kill, "kill one server (SIGKILL), to see what that does")
+    kill.add_argument("server", choices=faults.SERVERS)
+    start = add("start", _start, "start one server again and wait until it answers")
+    start.add_argument("server", choices=faults.SERVERS)
+    fail = add("node-fail", _node_fail, "kill a node with all that runs on it")
+    fail.add_argument("node")
+    back = add("node-return", _node_return, "boot a node again and wait until it takes jobs")
+    back.add_argument("node")
     wheels = add("user-venv", _user_venv, "install wheels for the ordinary user")
     wheels.add_argument("wheel", nargs="+", metavar="WHEEL", help="a path, extras as in a.whl[x]")
     return parser
@@ -162,6 +171,34 @@ def _destroy(layout: Layout, _: argparse.Namespace) -> int:
             slurm.remove_system_conf(layout)
             shutil.rmtree(layout.state)
     print("destroyed")
+    return 0
+
+
+def _kill(layout: Layout, arguments: argparse.Namespace) -> int:
+    with _changing(layout):
+        ran = faults.kill(layout, arguments.server)
+    print(f"{arguments.server}: {'killed' if ran else 'did not run'}")
+    return 0
+
+
+def _start(layout: Layout, arguments: argparse.Namespace) -> int:
+    with _changing(layout):
+        faults.start(layout, arguments.server)
+    print(f"{arguments.server}: answers")
+    return 0
+
+
+def _node_fail(layout: Layout, arguments: argparse.Namespace) -> int:
+    with _changing(layout):
+        killed = faults.fail_node(layout, arguments.node)
+    print(f"{arguments.node}: {killed} processes killed")
+    return 0
+
+
+def _node_return(layout: Layout, arguments: argparse.Namespace) -> int:
+    with _changing(layout):
+        faults.return_node(layout, arguments.node)
+    print(f"{arguments.node}: takes jobs")
     return 0
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,12 @@ from .layout import LOOPBACK, Layout
 # are found again although no pid file names them.
 MARK = "HPCRUNNER_DEV_DAEMON_OF"
 
+# The same, for the node that a slurmd plays. Slurm's own SLURMD_NODENAME is in jobs only.
+NODE_MARK = "HPCRUNNER_DEV_NODE"
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+Environ = frozenset[bytes]
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,17 @@ def running(layout: Layout, name: str) -> int | None:
     return int(pid) if alive(int(pid)) and _start_time(int(pid)) == started else None
 
 
+def kill(layout: Layout, name: str) -> bool:
+    """End a daemon without a warning, its children left to themselves; says whether it ran."""
+    pid = running(layout, name)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        _gone([pid], 5)
+    (layout.pids / name).unlink(missing_ok=True)
+    return pid is not None
+
+
 def stop(layout: Layout, daemon: Daemon) -> None:
     """Ask a daemon to end, then make it."""
     pid = running(layout, daemon.name)
@@ -121,17 +137,39 @@ def sweep(layout: Layout) -> list[int]:
     Returns the pids. A shell or a test run that merely uses the cluster is not touched:
     it bears neither the mark nor the traces of a job.
     """
+    mark = f"{MARK}={layout.state}".encode()
+    conf = _conf(layout)
+
+    def ours(environ: Environ) -> bool:
+        of_a_job = conf in environ and any(e.startswith(b"SLURM_JOB_ID=") for e in environ)
+        return mark in environ or of_a_job
+
     swept: list[int] = []
-    for _ in range(5):
-        pids = list(_left_behind(layout))
-        if not pids:
-            break
+    while pids := _matching(ours) - set(swept):
         swept += pids
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        _gone(pids, 5)
+        _signal(pids, signal.SIGKILL)
+        _gone(list(pids), 5)
     return swept
+
+
+def kill_node(layout: Layout, node: str) -> list[int]:
+    """Kill a node's slurmd, its slurmstepds and all processes of its jobs; returns the pids.
+
+    As in a power failure nobody sees another die: all of them are stopped before one is killed.
+    """
+    conf = _conf(layout)
+    of_the_node = {f"{NODE_MARK}={node}".encode(), f"SLURMD_NODENAME={node}".encode()}
+
+    def on_node(environ: Environ) -> bool:
+        return conf in environ and not of_the_node.isdisjoint(environ)
+
+    frozen: set[int] = set()
+    while new := _matching(on_node) - frozen:
+        _signal(new, signal.SIGSTOP)
+        frozen |= new
+    _signal(frozen, signal.SIGKILL)
+    _gone(list(frozen), 5)
+    return sorted(frozen)
 
 
 def wait_until(layout: Layout, name: str, ready: Callable[[], bool], seconds: float) -> None:
@@ -198,9 +236,18 @@ def _gone(pids: Sequence[int], seconds: float) -> bool:
     return True
 
 
-def _left_behind(layout: Layout) -> Iterator[int]:
-    mark = f"{MARK}={layout.state}".encode()
-    conf = f"SLURM_CONF={layout.slurm_conf}".encode()
+def _conf(layout: Layout) -> bytes:
+    return f"SLURM_CONF={layout.slurm_conf}".encode()
+
+
+def _signal(pids: Collection[int], number: signal.Signals) -> None:
+    for pid in sorted(pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _matching(wanted: Callable[[Environ], bool]) -> set[int]:
+    """Living processes whose environment is wanted, and their descendants; none of our own."""
     marked: set[int] = set()
     others: list[int] = []
     for entry in Path("/proc").iterdir():
@@ -208,11 +255,10 @@ def _left_behind(layout: Layout) -> Iterator[int]:
             continue
         pid = int(entry.name)
         try:
-            environ = (entry / "environ").read_bytes().split(b"\0")
+            environ = frozenset((entry / "environ").read_bytes().split(b"\0"))
         except OSError:
             continue
-        of_a_job = conf in environ and any(e.startswith(b"SLURM_JOB_ID=") for e in environ)
-        if mark in environ or of_a_job:
+        if wanted(environ):
             marked.add(pid)
         else:
             others.append(pid)
@@ -220,7 +266,7 @@ def _left_behind(layout: Layout) -> Iterator[int]:
     for pid in others:
         if _ancestors(pid) & marked:
             marked.add(pid)
-    yield from (pid for pid in marked - ours if alive(pid))
+    return {pid for pid in marked - ours if alive(pid)}
 
 
 def _ancestors(pid: int) -> set[int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from . import accounting, files, mariadb, process, slurm_conf
 from .errors import CannotHere, ClusterError
-from .layout import NODES, Layout
+from .layout import NODES, Layout, Node
 from .process import Daemon
 from .settings import Secrets, Settings
 
@@ -33,7 +34,7 @@ def daemons(layout: Layout) -> list[Daemon]:
             Daemon(
                 f"slurmd-{node.name}",
                 ["slurmd", "-D", "-N", node.name, "-f", conf],
-                environ=environ,
+                environ={**environ, process.NODE_MARK: node.name},
             )
             for node in NODES
         ),
@@ -83,6 +84,34 @@ def start(layout: Layout, changed: bool) -> None:
     for daemon in others:
         process.start(layout, daemon)
     process.wait_until(layout, "slurmctld", lambda: _nodes_ready(layout), 90)
+
+
+def start_one(layout: Layout, name: str) -> None:
+    """Start one daemon again, as last configured, and wait until it answers.
+
+    A node's slurmd is waited for until the controller takes it for ready; where no controller
+    runs, until it listens.
+    """
+    (daemon,) = (daemon for daemon in daemons(layout) if daemon.name == name)
+    node = next((node for node in NODES if name == f"slurmd-{node.name}"), None)
+
+    def answers() -> bool:
+        if name == "slurmdbd":
+            return accounting.answers(layout)
+        if node is None:
+            return " is UP" in _slurm(layout, "scontrol", "ping", check=False)
+        if process.running(layout, "slurmctld") is None:
+            return _listens(layout, node)
+        return _node_ready(layout, node, node_states(layout))
+
+    process.start(layout, daemon)
+    process.wait_until(layout, name, answers, 90)
+
+
+def set_down(layout: Layout, node: str) -> None:
+    """Tell the controller, if it runs, that a node is dead: its jobs end as NODE_FAIL."""
+    words = ("update", f"NodeName={node}", "State=DOWN", "Reason=boots")
+    _slurm(layout, "scontrol", *words, check=False)
 
 
 def node_states(layout: Layout) -> dict[str, str]:
@@ -165,13 +194,23 @@ def version() -> str:
 
 def _nodes_ready(layout: Layout) -> bool:
     states = node_states(layout)
-    for node, state in states.items():
-        if state.startswith(("drain", "down")) and not state.endswith("*"):
-            # A node that a killed cluster left so; its slurmd runs again by now.
-            _slurm(layout, "scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
-    return len(states) == len(NODES) and all(
-        state in ("idle", "mixed", "allocated", "completing") for state in states.values()
-    )
+    ready = [_node_ready(layout, node, states) for node in NODES]
+    return all(ready)
+
+
+def _node_ready(layout: Layout, node: Node, states: Mapping[str, str]) -> bool:
+    # The controller's word alone would do for a node whose death it has not noticed yet.
+    if not _listens(layout, node):
+        return False
+    state = states.get(node.name, "")
+    if state.startswith(("drain", "down")) and not state.endswith("*"):
+        # A node that a killed cluster left so; its slurmd runs again by now.
+        _slurm(layout, "scontrol", "update", f"NodeName={node.name}", "State=RESUME", check=False)
+    return state in ("idle", "mixed", "allocated", "completing")
+
+
+def _listens(layout: Layout, node: Node) -> bool:
+    return process.port_open(layout.slurmd_port(node))
 
 
 def _make_devices(folder: Path) -> None:

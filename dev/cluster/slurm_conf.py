@@ -44,7 +44,8 @@ def slurm_conf(layout: Layout, settings: Settings, memory_by_cgroup: bool) -> st
         "# Eight processors per node are pretended; the machine has fewer.",
         "SlurmdParameters=config_overrides",
         "ReturnToService=2",
-        "SlurmdTimeout=30",
+        # A dead node is DOWN, and its jobs NODE_FAIL, after this and up to half as much again.
+        "SlurmdTimeout=20",
         "BatchStartTimeout=30",
         "KillWait=5",
         "UnkillableStepTimeout=30",
