@@ -52,7 +52,8 @@ class Patience:
     ``record`` after the scheduler has ended the job: a shared file system shows files late.
     ``accounting`` after both the record and the live queue have spoken. ``absence``: continuous,
     healthy absence of a job that left no record, before it counts as lost. ``outage``: for how
-    long accounting is waited for that cannot be asked, where there is a record.
+    long accounting is waited for that cannot be asked, where there is a record. ``stuck``: for
+    how long a job may wait for what does not pass by itself.
     """
 
     record: float
@@ -60,6 +61,7 @@ class Patience:
     absence: float
     has_accounting: bool
     outage: float = 3600.0
+    stuck: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Evidence:
     ended_since: float | None = None  # the scheduler has said ENDED since
     absent_since: float | None = None  # every witness was healthy and none knew it since
     gone_since: float | None = None  # the live queue knew it no more, accounting was away since
+    stuck_since: float | None = None  # it has waited for what does not pass by itself since
     cancel_wished: bool = False
 
 
@@ -95,6 +98,8 @@ def judge(evidence: Evidence, patience: Patience, now: float) -> Outcome | None:
                 f"the scheduler has not known the job for {absent:.0f} s and it left no record",
             )
         return None
+    if seen.state is JobState.QUEUED and seen.stuck and evidence.stuck_since is not None:
+        return _by_waiting(seen) if now - evidence.stuck_since >= patience.stuck else None
     if seen.state is not JobState.ENDED:
         return None
     since_end = now - (evidence.ended_since if evidence.ended_since is not None else now)
@@ -106,6 +111,15 @@ def judge(evidence: Evidence, patience: Patience, now: float) -> Outcome | None:
     if patience.has_accounting and not seen.accounted and since_end < patience.accounting:
         return None
     return _by_both(record, seen)
+
+
+def _by_waiting(seen: Sighting) -> Outcome:
+    """A job that can never start. Whoever ends it so takes it out of the queue as well."""
+    if seen.pending.startswith("launch failed"):
+        text = f"{_WORDS[Reason.LAUNCH_FAILED]} ({seen.pending})"
+        return Outcome(State.FAILED, Reason.LAUNCH_FAILED, text, node=seen.node)
+    text = f"the scheduler took it but can never start it ({seen.pending})"
+    return Outcome(State.REJECTED, Reason.SUBMIT_REFUSED, text)
 
 
 def _by_both(record: Record, seen: Sighting) -> Outcome:

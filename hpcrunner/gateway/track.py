@@ -21,6 +21,7 @@ from hpcrunner.request.record import Record, RecordError, record_from_json
 from hpcrunner.schedulers.contract import (
     JobState,
     Scheduler,
+    SchedulerUnavailable,
     Sighting,
     Verdict,
 )
@@ -52,11 +53,13 @@ class Track:
             absence=site.lost_after,
             has_accounting=site.accounting.mode != "none",
             outage=site.accounting.outage,
+            stuck=site.stuck_after,
         )
         self.period = Period(site.polling.floor, site.polling.ceiling)
         self._ended_since: dict[str, float] = {}
         self._absent_since: dict[str, float] = {}
         self._gone_since: dict[str, float] = {}
+        self._stuck_since: dict[str, float] = {}
 
     def step(self) -> int:
         """One round over all submitted experiments; returns how many ended.
@@ -75,9 +78,18 @@ class Track:
         records = {batch: self._spool.records(batch) for batch in batches}
         outcomes, changed = self._judge_all(submitted, sightings, records)
         crashpoint("track.judged")
+        stuck = [e for e, _ in outcomes if sightings[e.job_id].state is JobState.QUEUED]
+        for e in stuck:
+            self._spool.fence(e.batch, e.task)  # should it start after all, it ends at once
         self._write_down(outcomes)
+        self._take_out([e.job_id for e in stuck])
         for e, _ in outcomes:
-            for memory in (self._ended_since, self._absent_since, self._gone_since):
+            for memory in (
+                self._ended_since,
+                self._absent_since,
+                self._gone_since,
+                self._stuck_since,
+            ):
                 memory.pop(e.id, None)
         ending = any(e.task in records[e.batch] for e in submitted)
         self.period.after(took=took, news=bool(outcomes or changed or ending))
@@ -108,6 +120,15 @@ class Track:
             crashpoint("track.retried")
         self._journal.end(final)
         crashpoint("track.ended")
+
+    def _take_out(self, job_ids: Sequence[str]) -> None:
+        """Have jobs removed from the queue that were ended while they wait there."""
+        if not job_ids:
+            return
+        try:
+            self._scheduler.cancel(job_ids)
+        except SchedulerUnavailable as error:
+            log.warning("cancel of %s: %s", ", ".join(job_ids), error.line())
 
     def _following(self, e: Experiment, outcome: Outcome) -> NextAttempt | None:
         """The next attempt, if one is due and the present one can never start again."""
@@ -147,6 +168,7 @@ class Track:
             _since(self._absent_since, e.id, now, seen.verdict is Verdict.NOT_FOUND)
             _since(self._ended_since, e.id, now, seen.state is JobState.ENDED)
             _since(self._gone_since, e.id, now, seen.gone)
+            _since(self._stuck_since, e.id, now, seen.stuck)
             over = seen.verdict is Verdict.NOT_FOUND or seen.state is JobState.ENDED or seen.gone
             path = records[e.batch].get(e.task)
             # Read only now: a requeued job puts a new record in the place of the first one's.
@@ -156,6 +178,7 @@ class Track:
                 ended_since=self._ended_since.get(e.id),
                 absent_since=self._absent_since.get(e.id),
                 gone_since=self._gone_since.get(e.id),
+                stuck_since=self._stuck_since.get(e.id),
                 cancel_wished=e.id in wished,
             )
             outcome = judge(evidence, self._patience, now)

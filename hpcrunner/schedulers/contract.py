@@ -68,10 +68,10 @@ class Sighting:
 
     ``state`` is None unless FOUND. ``word`` is the scheduler's own state word, for people.
     ``reason`` is set once ENDED: COMPLETED, or why not. ``pending`` is the scheduler's reason
-    for a queued job. ``accounted`` is True where accounting (not only the live queue) said so.
-    ``gone`` is True for an UNAVAILABLE one that the live queue, asked and healthy, does not know:
-    only accounting could not be asked. Times are epoch seconds, None where the witness does not
-    know.
+    for a queued job, ``stuck`` is True where that reason does not pass by itself. ``accounted``
+    is True where accounting (not only the live queue) said so. ``gone`` is True for an
+    UNAVAILABLE one that the live queue, asked and healthy, does not know: only accounting could
+    not be asked. Times are epoch seconds, None where the witness does not know.
     """
 
     verdict: Verdict
@@ -84,6 +84,7 @@ class Sighting:
     pending: str = ""
     started_at: float | None = None
     ended_at: float | None = None
+    stuck: bool = False
     accounted: bool = False
     gone: bool = False
 

@@ -20,7 +20,7 @@ from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import JobState, Sighting, Verdict
 from hpcrunner.schedulers.sacct import AccountedJob
 from hpcrunner.schedulers.squeue import LiveJob
-from hpcrunner.schedulers.states import UNDONE_BY_REQUEUE, meaning
+from hpcrunner.schedulers.states import UNDONE_BY_REQUEUE, meaning, never_starts
 
 NOT_FOUND = Sighting(Verdict.NOT_FOUND)
 UNAVAILABLE = Sighting(Verdict.UNAVAILABLE)
@@ -76,6 +76,7 @@ def _of_live(job: LiveJob) -> Sighting:
         reason=said.reason,
         node=job.node,
         pending=job.pending if waiting and job.pending != "None" else "",
+        stuck=waiting and never_starts(job.pending),
         # For a job that never had a node this column is an expectation, or the end.
         started_at=None if waiting or not job.node else job.started_at,
     )

@@ -6,6 +6,7 @@ words are those of ``job_state_string()``; squeue(1) and sacct(1) describe them.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from hpcrunner.request.reasons import Reason
@@ -70,6 +71,21 @@ STATES: dict[str, Meaning] = {
 
 # A requeue can follow these while accounting still shows the ending.
 UNDONE_BY_REQUEUE = frozenset({Reason.NODE_FAIL, Reason.PREEMPTED, Reason.BOOT_FAIL})
+
+# Reasons for which a job waits that do not pass by themselves (squeue(1), JOB REASON CODES):
+# what it asks for is more than it may ever have here, or Slurm has set it aside.
+_NEVER_STARTS = re.compile(
+    r"Partition(Time|Node)Limit|BadConstraints|DependencyNeverSatisfied"
+    r"|(Assoc|QOS)Max\w*Per(Job|Node)\w*|QOSMin\w+"
+    r"|Invalid(Account|QOS)|(Account|QOS)NotAllowed|launch failed requeued held",
+    re.ASCII,
+)
+
+
+def never_starts(pending: str) -> bool:
+    """Whether a job that waits for this reason stays where it is until somebody changes it."""
+    return _NEVER_STARTS.fullmatch(pending) is not None
+
 
 _UNKNOWN = Meaning(JobState.RUNNING, known=False)
 

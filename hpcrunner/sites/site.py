@@ -191,6 +191,12 @@ class Site(Part):
         description="How long a job without a record must be unknown to every healthy witness, "
         "without a break, before it counts as lost.",
     )
+    stuck_after: Seconds = Field(
+        default=3600.0,
+        description="How long a job may wait for a reason that does not pass by itself "
+        "(`PartitionTimeLimit`, `BadConstraints` …) before it is taken out of the queue and set "
+        "aside with that reason.",
+    )
     repeat_window: Seconds = Field(
         default=3600.0,
         description="For how long after an experiment's end a message with the very same bytes "

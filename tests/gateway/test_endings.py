@@ -100,6 +100,58 @@ def test_an_outage_never_ends_anything(record: Record | None) -> None:
     assert judge(evidence, PATIENCE, NOW) is None
 
 
+GONE = Sighting(Verdict.UNAVAILABLE, gone=True)
+
+
+def test_with_accounting_away_for_long_the_record_decides_what_the_live_queue_forgot() -> None:
+    """slurmdbd down: the controller keeps its accounts until it is back, which may be days."""
+    assert judge(Evidence(GONE, WON, gone_since=NOW - 3599), PATIENCE, NOW) is None
+    outcome = judge(Evidence(GONE, EXIT_3, gone_since=NOW - 3600), PATIENCE, NOW)
+    assert outcome is not None
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.PAYLOAD_EXIT)
+
+
+def test_with_accounting_away_nothing_is_lost_however_long_it_takes() -> None:
+    assert judge(Evidence(GONE, gone_since=0.0, absent_since=0.0), PATIENCE, NOW) is None
+
+
+STUCK = Sighting(Verdict.FOUND, JobState.QUEUED, pending="PartitionTimeLimit", stuck=True)
+
+
+def test_a_job_that_can_never_start_is_set_aside_with_the_schedulers_reason() -> None:
+    assert judge(Evidence(STUCK, stuck_since=NOW - 3599), PATIENCE, NOW) is None
+    outcome = judge(Evidence(STUCK, stuck_since=NOW - 3600), PATIENCE, NOW)
+    assert outcome is not None
+    assert (outcome.state, outcome.reason) == (State.REJECTED, Reason.SUBMIT_REFUSED)
+    assert "PartitionTimeLimit" in outcome.text
+
+
+def test_a_job_held_after_a_failed_launch_is_the_infrastructures_failure() -> None:
+    held = replace(STUCK, pending="launch failed requeued held")
+    outcome = judge(Evidence(held, stuck_since=0.0), PATIENCE, NOW)
+    assert outcome is not None
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.LAUNCH_FAILED)
+
+
+PREEMPTED = replace(EXIT_3, reason=Reason.CANCELLED, text="cancelled from outside (SIGTERM)")
+
+
+def test_the_job_side_cannot_know_who_signalled_it_but_the_scheduler_can() -> None:
+    for reason in (Reason.PREEMPTED, Reason.NODE_FAIL, Reason.TIME_LIMIT, Reason.DEADLINE):
+        outcome = judge(Evidence(ended(reason, reason.value), PREEMPTED), PATIENCE, NOW)
+        assert outcome is not None
+        assert (outcome.state, outcome.reason) == (State.FAILED, reason)
+
+
+def test_a_clock_that_is_off_on_the_node_moves_no_decision() -> None:
+    for skew in (-86400.0, 86400.0):
+        off = replace(WON, started_at=NOW + skew, ended_at=NOW + skew + 5)
+        seen = ended(Reason.COMPLETED, "COMPLETED")
+        outcome = judge(Evidence(seen, off, ended_since=NOW), PATIENCE, NOW)
+        assert outcome is not None
+        assert outcome.state is State.SUCCEEDED
+
+
 def test_lost_only_after_long_healthy_absence_without_a_record() -> None:
     absent = Sighting(Verdict.NOT_FOUND)
     assert judge(Evidence(absent, absent_since=NOW - 299), PATIENCE, NOW) is None

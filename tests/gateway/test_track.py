@@ -184,3 +184,32 @@ def test_the_outcome_survives_for_machines_without_secrets(
     told = json.dumps(details(parts.spool, parts.journal, parts.journal.find(e.id)[0]))
     assert "all done" in told
     assert "hush-hush" not in told
+
+
+def test_a_job_that_can_never_start_is_taken_out_of_the_queue_and_can_start_no_more(
+    parts: Any, live: Callable[..., list[Experiment]]
+) -> None:
+    (e,) = live(1)
+    parts.scheduler.sightings[e.job_id] = Sighting(
+        Verdict.FOUND, JobState.QUEUED, pending="PartitionTimeLimit", stuck=True
+    )
+    parts.track.step()
+    parts.clock.forward(parts.site.stuck_after)
+    assert parts.track.step() == 1
+    (ended,) = parts.journal.aside()
+    assert (ended.state, ended.reason) == (State.REJECTED, Reason.SUBMIT_REFUSED)
+    assert parts.scheduler.cancelled == [e.job_id]
+    assert parts.spool.started(e.batch), "the claim is fenced"
+
+
+def test_a_reason_that_passes_keeps_no_count_of_how_long_it_stood(
+    parts: Any, live: Callable[..., list[Experiment]]
+) -> None:
+    (e,) = live(1)
+    stuck = Sighting(Verdict.FOUND, JobState.QUEUED, pending="BadConstraints", stuck=True)
+    for seen in (stuck, Sighting(Verdict.FOUND, JobState.QUEUED, pending="Priority"), stuck):
+        parts.scheduler.sightings[e.job_id] = seen
+        parts.track.step()
+        parts.clock.forward(parts.site.stuck_after - 1)
+    assert parts.track.step() == 0
+    assert parts.journal.count_live() == 1

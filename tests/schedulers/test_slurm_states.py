@@ -2,7 +2,7 @@ import pytest
 
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import JobState
-from hpcrunner.schedulers.states import STATES, meaning
+from hpcrunner.schedulers.states import STATES, meaning, never_starts
 
 # squeue(1) and sacct(1), "JOB STATE CODES", of 20.11 to 26.05.
 MAN_PAGES = [
@@ -82,3 +82,41 @@ def test_only_completed_reads_as_success() -> None:
 def test_a_new_word_is_taken_as_running_and_never_as_an_ending() -> None:
     said = meaning("DANCING")
     assert (said.state, said.reason, said.known) == (JobState.RUNNING, None, False)
+
+
+@pytest.mark.parametrize(
+    "pending",
+    [
+        "PartitionTimeLimit",
+        "PartitionNodeLimit",
+        "BadConstraints",
+        "AssocMaxWallDurationPerJobLimit",
+        "QOSMaxGRESPerNode",
+        "QOSMinCpuNotSatisfied",
+        "InvalidAccount",
+        "AccountNotAllowed",
+        "launch failed requeued held",
+    ],
+)
+def test_a_reason_that_no_time_mends_is_known(pending: str) -> None:
+    assert never_starts(pending)
+
+
+@pytest.mark.parametrize(
+    "pending",
+    [
+        "None",
+        "Priority",
+        "Resources",
+        "BeginTime",
+        "JobHeldUser",
+        "JobHeldAdmin",
+        "ReqNodeNotAvail, UnavailableNodes:n1",
+        "PartitionDown",
+        "QOSMaxCpuPerUserLimit",
+        "AssocGrpCPUMinutesLimit",
+        "AssocMaxJobsLimit",
+    ],
+)
+def test_a_reason_that_passes_or_that_a_person_chose_is_waited_for(pending: str) -> None:
+    assert not never_starts(pending)
