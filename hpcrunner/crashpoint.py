@@ -12,6 +12,21 @@ import os
 import signal
 
 VARIABLE = "HPCRUNNER_CRASH"
+# The job side's, in the order in which an attempt passes them.
+JOB_POINTS = (
+    "claim.written",  # not linked yet; the gateway's fence passes it too
+    "job.claimed",
+    "job.workspace_made",
+    "job.fetched",
+    "job.environment_built",  # only where there is something to build
+    "job.environment_ready",
+    "job.payload_started",
+    "job.payload_ended",
+    "job.artifact_saved",  # for each artifact, while the payload runs too
+    "job.before_record",
+    "job.recorded",
+    "job.client_told",
+)
 _passes: dict[str, int] = {}
 
 

@@ -14,13 +14,14 @@ from hpcrunner.job.events import Events, size
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.requirements import pinned_version
 from hpcrunner.job.save import Upload
+from hpcrunner.job.stopwatch import STATUS
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.storage.contract import ArtifactNotFound, DiskBudgetExceeded
 
 IMAGE = "_singularity"  # what the payload runs in, not what it works on
-NOT_FETCHED = frozenset({"_metadata", IMAGE})
+NOT_FETCHED = frozenset({"_metadata", STATUS, IMAGE})
 WORKERS = 4
 # The completion service takes a result only if it is later than the end of its submission, by
 # its own clock, and that can be a second after the job has run.
@@ -32,6 +33,11 @@ _DOT_SLASH_IS_A_FILE = (0, 0, 39)
 def kept_in_folders(experiment: PlannedExperiment) -> tuple[PlannedArtifact, ...]:
     """The artifacts that stand as folders beside the workspace."""
     return tuple(a for a in experiment.artifacts if a.tag != IMAGE)
+
+
+def saved(experiment: PlannedExperiment) -> tuple[PlannedArtifact, ...]:
+    """The artifacts that go back to their store; ``_status`` is the client's word to us."""
+    return tuple(a for a in experiment.artifacts if a.mutable and a.tag not in (IMAGE, STATUS))
 
 
 def fetch_all(

@@ -12,30 +12,51 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job import artifacts, claim, limits
 from hpcrunner.job.build import last_lines
-from hpcrunner.job.clientrecord import STOPPED_BY_CLIENT, ClientRecord, StopWatch
-from hpcrunner.job.ending import Ending, ending_by, ending_of, looks_killed, with_unsaved
+from hpcrunner.job.clientrecord import ClientRecord
+from hpcrunner.job.ending import (
+    Ending,
+    ending_by,
+    ending_of,
+    looks_killed,
+    with_memory,
+    with_unsaved,
+)
 from hpcrunner.job.environment import LOG_NAME, prepare_python
 from hpcrunner.job.events import PREFIX, Events, one_line, say
+from hpcrunner.job.leftovers import start_sweep
+from hpcrunner.job.limits import Stop
+from hpcrunner.job.memory import MemoryWitness
 from hpcrunner.job.output import Tee
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import payload_environment, payload_words
 from hpcrunner.job.process import PayloadProcess, own_start
-from hpcrunner.job.recordfile import make_way, write_record
-from hpcrunner.job.save import Saver
+from hpcrunner.job.recordfile import make_way, read_record, write_record
+from hpcrunner.job.save import Saver, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
-from hpcrunner.job.workspace import Workspace, make_workspace, remove_tree
-from hpcrunner.request.claim import Owner
-from hpcrunner.request.plan import CLAIMS, EVENTS, RECORDS, Plan, read_plan
+from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
+from hpcrunner.job.workspace import Workspace, keep_home, make_workspace, remove_tree
+from hpcrunner.request.claim import Owner, claims, is_fenced
+from hpcrunner.request.plan import (
+    CLAIMS,
+    EVENTS,
+    RECORDS,
+    Plan,
+    PlannedArtifact,
+    PlannedExperiment,
+    read_plan,
+)
 from hpcrunner.request.reasons import Reason
-from hpcrunner.request.record import Record
+from hpcrunner.request.record import Record, SavedArtifact
 
 LEFTOVER_GRACE = 2.0  # between SIGTERM and SIGKILL for what a payload leaves running
 HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
 PIPE_PATIENCE = 10.0
 CLIENT_PATIENCE = 60.0
+GIVEN_UP = Stop(Reason.CANCELLED, "the gateway has given this attempt up")
 T = TypeVar("T")
 
 
@@ -51,28 +72,37 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         (batch_folder / name).mkdir(mode=0o700, exist_ok=True)
     record_path = batch_folder / RECORDS / f"{index}.json"
     owner = claim.this_process(environ)
-    taken = claim.take_claim(batch_folder / CLAIMS / str(index), owner)
+    claim_path = batch_folder / CLAIMS / str(index)
+    taken = claim.take_claim(claim_path, owner)
     if taken is claim.Claim.DUPLICATE:
         say(f"task {index}: another job has this attempt; this duplicate ends and touches nothing")
         return 0
-    if taken is claim.Claim.TAKEN_AGAIN and not make_way(record_path):
-        say(f"task {index}: this attempt has its ending already; the restarted job ends")
-        return 0
+    crashpoint("job.claimed")
     events = Events(batch_folder / EVENTS / str(index))
+    client = _client_record(plan.experiment(index), events)
+    left = read_record(record_path, plan, index)
+    if left is not None and not (taken is claim.Claim.TAKEN_AGAIN and make_way(record_path, left)):
+        say(f"task {index}: this attempt has its ending already; this job ends")
+        if taken is claim.Claim.TAKEN_AGAIN:  # the first run may have been killed before this
+            _tell_client(client, left.reason)
+        return 0
     events.note("claimed", host=owner.host, pid=owner.pid, job=owner.job_id)
     counted_from = limits.job_start(environ, own_start(started_at))
     end = limits.job_end(plan.setup, counted_from, environ)
     stopper = Stopper(end, plan.setup)
     if end is not None:
         stopper.add(limits.job_deadline(plan.setup, counted_from, end))
-    attempt = _Attempt(plan, index, environ, events, stopper, started_at)
+    attempt = _Attempt(plan, index, environ, events, stopper, started_at, claim_path, client)
     ending = attempt.run()
     say(f"ended: {ending.reason.value}: {ending.text}")
     try:
         if not write_record(record_path, attempt.record_of(ending, owner)):
             say(f"task {index}: a record was there already and stays")
+        crashpoint("job.recorded")
         events.note("ended", reason=ending.reason.value, text=ending.text)
-        attempt.tell_client(ending)
+        if attempt.given_up() is None:
+            _tell_client(client, ending.reason)
+        crashpoint("job.client_told")
     finally:
         attempt.clean_up()
     return ending.status
@@ -88,14 +118,16 @@ class _Attempt:
     events: Events
     stopper: Stopper
     started_at: float
+    claim_path: Path
+    client: ClientRecord | None
     workspace: Workspace | None = None
     saver: Saver | None = None
     tee: Tee | None = None
-    client: ClientRecord | None = None
     payload_started_at: float | None = None
 
     def __post_init__(self) -> None:
         self.experiment = self.plan.experiment(self.index)
+        self.memory = MemoryWitness.of_this_job(self.environ)
 
     def run(self) -> Ending:
         """All steps. Raises nothing: a fault of ours is an ending too."""
@@ -133,22 +165,15 @@ class _Attempt:
             saved=self.saver.saved if self.saver else (),
         )
 
-    def tell_client(self, ending: Ending) -> None:
-        """Finish the client's record; an expired experiment keeps its status, as clients expect.
-
-        Our own record is written by now, so a store that hangs can hold up nothing but us.
-        """
-        if self.client is not None and ending.reason is not Reason.LIFETIME_EXPIRED:
-            thread = threading.Thread(target=self.client.finish, daemon=True)
-            thread.start()
-            thread.join(CLIENT_PATIENCE)
-
     def clean_up(self) -> None:
         """Remove the experiment's folders, unless the site keeps them."""
-        if self.workspace is None or self.plan.setup.keep:
+        if self.workspace is None:
             return
         try:
-            remove_tree(self.workspace.home)
+            if self.plan.setup.keep:
+                keep_home(self.workspace)
+            else:
+                remove_tree(self.workspace.home)
         except OSError as error:
             say(f"left behind: {self.workspace.home}: {error.strerror}")
 
@@ -159,10 +184,6 @@ class _Attempt:
             # A lifetime that is over already stops here, before anything is fetched.
             if experiment.expires_at is not None:
                 self.stopper.add(limits.lifetime_deadline(experiment.expires_at))
-            if experiment.record is not None:
-                self.client = ClientRecord(experiment.record, experiment.document, events)
-                if _elsewhere(self.client.stopped):
-                    raise StopAsked(STOPPED_BY_CLIENT)
             kept = artifacts.kept_in_folders(experiment)
             singles: dict[str, str] = {}
             self.workspace = workspace = make_workspace(
@@ -172,18 +193,28 @@ class _Attempt:
                 [artifact.tag for artifact in kept],
                 self.environ,
             )
+            crashpoint("job.workspace_made")
+            start_sweep(workspace.home)
+            for source in self._sources(workspace):
+                if (stop := _elsewhere(source)) is not None:
+                    raise StopAsked(stop)
+            upload = self._unless_given_up(
+                artifacts.uploader(experiment, workspace, singles, events)
+            )
             self.saver = Saver(
-                kept,
+                artifacts.saved(experiment),
                 workspace,
                 experiment.save_interval,
-                artifacts.uploader(experiment, workspace, singles, events),
+                upload,
                 events,
                 on_saved=self.client.checkpoint if self.client else lambda: None,
             )
             events.note("fetching")
             singles.update(artifacts.fetch_all(experiment, workspace, events))
+            crashpoint("job.fetched")
             events.note("environment")
             python = prepare_python(experiment, plan.setup, workspace.runner, self.environ, events)
+            crashpoint("job.environment_ready")
             words = payload_words(experiment, python.python, workspace)
             environment, refused = payload_environment(experiment, workspace, python, self.environ)
             for name in refused:
@@ -201,7 +232,8 @@ class _Attempt:
             saver.start()
         self.tee = tee = Tee(workspace.output)  # from here on the last run's output is changed
         process = PayloadProcess(words, environment, workspace.cwd)
-        watch = StopWatch(self.client, stopper.ask) if self.client else None
+        watch = StopWatch(self._sources(workspace), stopper.ask)
+        crashpoint("job.payload_started")
         try:
             self.payload_started_at = time.time()
             tee.start(process.pipe)
@@ -222,16 +254,45 @@ class _Attempt:
             # A payload that obeys a signal to the whole job may end well; that is no success.
             stop = stopper.asked
         finally:
-            if watch is not None:
-                watch.close()
+            watch.close()
             clean = self._end_tree(process)
             tee.finish(PIPE_PATIENCE)
+        crashpoint("job.payload_ended")
         if not clean:
             say("some processes of the payload outlive SIGKILL; they are left to the scheduler")
         code = process.poll()
         if code is None:  # stuck in the kernel: as good as killed
             code = -signal.SIGKILL
-        return ending_of(code, stop)
+        return with_memory(ending_of(code, stop), self.memory.says())
+
+    def _sources(self, workspace: Workspace) -> list[Source]:
+        """Where somebody may have written that this attempt is to stop."""
+        sources: list[Source] = [self.given_up]
+        if self.client is not None:
+            sources.append(self.client.stopped)
+        sources += [
+            status_artifact(artifact, workspace.runner)
+            for artifact in self.experiment.artifacts
+            if artifact.tag == STATUS
+        ]
+        return sources
+
+    def given_up(self) -> Stop | None:
+        """Whether the gateway has fenced this attempt: it took the job for dead."""
+        try:
+            return GIVEN_UP if is_fenced(claims(self.claim_path)) else None
+        except OSError:  # the spool is not to be seen just now
+            return None
+
+    def _unless_given_up(self, upload: Upload) -> Upload:
+        """The upload, refused where another attempt may have results there by now."""
+
+        def guarded(artifact: PlannedArtifact, folder: Path) -> SavedArtifact:
+            if (stop := self.given_up()) is not None:
+                raise HpcrunnerError(stop.text)
+            return upload(artifact, folder)
+
+        return guarded
 
     def _end_tree(self, process: PayloadProcess) -> bool:
         """End the payload, or what one that ended by itself has left running."""
@@ -283,6 +344,23 @@ class _Attempt:
         if self.tee.failure is None:
             return []
         return [f"the output was not written: {self.tee.failure.strerror}"]
+
+
+def _client_record(experiment: PlannedExperiment, events: Events) -> ClientRecord | None:
+    if experiment.record is None:
+        return None
+    return ClientRecord(experiment.record, experiment.document, events)
+
+
+def _tell_client(client: ClientRecord | None, reason: Reason) -> None:
+    """Finish the client's record; an expired experiment keeps its status, as clients expect.
+
+    Our own record is written by now, so a store that hangs can hold up nothing but us.
+    """
+    if client is not None and reason is not Reason.LIFETIME_EXPIRED:
+        thread = threading.Thread(target=client.finish, daemon=True)
+        thread.start()
+        thread.join(CLIENT_PATIENCE)
 
 
 def _elsewhere(task: Callable[[], T]) -> T:

@@ -21,11 +21,16 @@ class Claim(Enum):
 
 def this_process(environ: Mapping[str, str]) -> Owner:
     """This process as an owner; ``job_id`` is empty where no scheduler names one."""
-    try:
-        restarts = int(environ.get("SLURM_RESTART_COUNT", "0"))
-    except ValueError:
-        restarts = 0
+    restarts = restart_count(environ)
     return Owner(os.uname().nodename, os.getpid(), job_id(environ), restarts, time.time())
+
+
+def restart_count(environ: Mapping[str, str]) -> int:
+    """How often the scheduler has started this job again; Slurm sets it from the first time on."""
+    try:
+        return int(environ.get("SLURM_RESTART_COUNT", "0"))
+    except ValueError:
+        return 0
 
 
 def job_id(environ: Mapping[str, str]) -> str:

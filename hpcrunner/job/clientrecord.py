@@ -18,13 +18,11 @@ from typing import Any
 
 from hpcrunner.job.events import Events
 from hpcrunner.job.limits import Stop
+from hpcrunner.job.stopwatch import STOPPED_BY_CLIENT
 from hpcrunner.request.location import Location
-from hpcrunner.request.reasons import Reason
 from hpcrunner.storage.contract import ArtifactNotFound, Store
 
 WAITING, RUNNING, FINISHED, STOPPED = "waiting", "running", "finished", "stopped"
-LOOK_EVERY = 10.0
-STOPPED_BY_CLIENT = Stop(Reason.CANCELLED, "stopped by the client")
 _LARGEST = 64 << 20
 
 
@@ -37,13 +35,13 @@ class ClientRecord:
         self._events = events
         self._lock = threading.Lock()  # saves and the end may come from two threads
 
-    def stopped(self) -> bool:
-        """Whether the client asks to stop; False where nobody can tell."""
+    def stopped(self) -> Stop | None:
+        """The client's wish to stop; None where there is none or nobody can tell."""
         try:
             record = self._read()
         except Exception:  # the next look may succeed
-            return False
-        return record is not None and record.get("status") == STOPPED
+            return None
+        return STOPPED_BY_CLIENT if record and record.get("status") == STOPPED else None
 
     def start(self) -> None:
         """Status running, ``time_started`` now, as the client's worker does."""
@@ -95,23 +93,3 @@ class ClientRecord:
         if not isinstance(record, dict):
             raise ValueError(f"{self._location} is not a JSON object")
         return record
-
-
-class StopWatch:
-    """Looks every LOOK_EVERY seconds, on a thread, whether the client has stopped the run."""
-
-    def __init__(self, record: ClientRecord, ask: Callable[[Stop], None]) -> None:
-        self._record = record
-        self._ask = ask
-        self._done = threading.Event()
-        threading.Thread(target=self._look, daemon=True).start()
-
-    def close(self) -> None:
-        """No more looks."""
-        self._done.set()
-
-    def _look(self) -> None:
-        while not self._done.wait(LOOK_EVERY):
-            if self._record.stopped():
-                self._ask(STOPPED_BY_CLIENT)
-                return

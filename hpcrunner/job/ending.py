@@ -8,6 +8,7 @@ n     PAYLOAD_EXIT: the payload's own
 128+n PAYLOAD_SIGNAL: the payload ended by signal n; CANCELLED is 143, as of SIGTERM
 124   MAX_DURATION and TIME_LIMIT, as timeout(1) has it
 127   PAYLOAD_NOT_STARTED
+137   OUT_OF_MEMORY, as of the SIGKILL that the kernel sends
 65    ARTIFACT_REFUSED, DISK_BUDGET; a plan that cannot be read
 66    ARTIFACT_NOT_FOUND
 69    STORE_UNREACHABLE
@@ -37,6 +38,7 @@ _STATUS = {
     Reason.MAX_DURATION: 124,
     Reason.TIME_LIMIT: 124,
     Reason.PAYLOAD_NOT_STARTED: 127,
+    Reason.OUT_OF_MEMORY: 128 + signal.SIGKILL,
     Reason.ARTIFACT_REFUSED: 65,
     Reason.DISK_BUDGET: 65,
     Reason.ARTIFACT_NOT_FOUND: 66,
@@ -93,6 +95,17 @@ def looks_killed(code: int) -> bool:
     Schedulers signal all processes of a job, and the payload may be gone before we hear of it.
     """
     return code in {-s for s in _FROM_SCHEDULERS} | {128 + s for s in _FROM_SCHEDULERS}
+
+
+def with_memory(ending: Ending, witness: str | None) -> Ending:
+    """The ending of a payload of which the kernel killed a process for its memory.
+
+    Even exit code 0 is no success then: what was killed is missing from the results.
+    """
+    own = (Reason.COMPLETED, Reason.PAYLOAD_EXIT, Reason.PAYLOAD_SIGNAL)
+    if witness is None or ending.reason not in own:
+        return ending
+    return replace(ending, reason=Reason.OUT_OF_MEMORY, text=f"{witness}; {ending.text}")
 
 
 def with_unsaved(ending: Ending, failures: Sequence[str]) -> Ending:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from hpcrunner.crashpoint import crashpoint
 from hpcrunner.job.build import build, builder_environment, installer_settings
 from hpcrunner.job.events import Events
 from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
@@ -146,6 +147,7 @@ class Cached:
             if isinstance(error, EnvironmentFailed):
                 _write_by_rename(self._failed, error.line())
             raise
+        crashpoint("job.environment_built")
         _write_by_rename(self._current, target.name)
         return target
 

@@ -21,8 +21,9 @@ class Events:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._fd: int | None = os.open(path, flags, 0o600)
+            _end_torn_line(self._fd)
         except OSError as error:
             self._fd = None
             say(f"no events will be written: {path}: {error.strerror}")
@@ -39,6 +40,13 @@ class Events:
         """Note an event with its text, and print the text."""
         self.note(event, text=one_line(text), **fields)
         say(text)
+
+
+def _end_torn_line(fd: int) -> None:
+    """A run that was killed while it wrote has left half a line; ours must not be glued to it."""
+    length = os.fstat(fd).st_size
+    if length and os.pread(fd, 1, length - 1) != b"\n":
+        os.write(fd, b"\n")
 
 
 def say(text: str) -> None:

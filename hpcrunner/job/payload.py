@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from hpcrunner.crashpoint import VARIABLE as CRASH
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.job.claim import restart_count
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
@@ -104,8 +106,10 @@ def payload_environment(
         STUDIOML_EXPERIMENT=experiment.name,
         STUDIOML_HOME=str(workspace.home),
         STUDIOML_ATTEMPT=str(experiment.attempt),
+        STUDIOML_RESTARTS=str(restart_count(job)),
         TMPDIR=str(workspace.container_tmp if experiment.exec_words else workspace.tmp),
     )
+    result.pop(CRASH, None)
     # The client library prefers this mapping to the folders; one from outside is not ours.
     result.pop("STUDIOML_ARTIFACT_MAPPING", None)
     result.pop("VIRTUAL_ENV", None)

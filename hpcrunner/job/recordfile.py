@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpcrunner.crashpoint import crashpoint
+from hpcrunner.request.plan import Plan
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, RecordError, record_from_json
 from hpcrunner.sync import sync_folder
@@ -22,6 +24,7 @@ def write_record(path: Path, record: Record) -> bool:
             file.write(record.to_json())
             file.flush()
             os.fsync(file.fileno())
+        crashpoint("job.before_record")
         # The claim leaves one writer, so that this look is no race.
         if path.exists():
             return False
@@ -32,18 +35,34 @@ def write_record(path: Path, record: Record) -> bool:
     return True
 
 
-def make_way(path: Path) -> bool:
-    """Whether a job that the scheduler requeued may run: True where no ending stands.
+def read_record(path: Path, plan: Plan, index: int) -> Record | None:
+    """The record that this attempt has left already, or None.
+
+    Raises RecordError for a damaged one and one of another attempt, OSError.
+    """
+    try:
+        record = record_from_json(path.read_text("utf-8", "replace"), where=str(path))
+    except FileNotFoundError:
+        return None
+    experiment = plan.experiment(index)
+    theirs = (record.batch, record.index, record.experiment, record.attempt)
+    ours = (plan.batch, index, experiment.id, experiment.attempt)
+    if theirs != ours:
+        words = "batch {}, task {}, experiment {}, attempt {}"
+        raise RecordError(
+            f"the record of {words.format(*theirs)}; this is {words.format(*ours)}",
+            where=str(path),
+            remedy="was the spool restored from a backup, or copied?",
+        )
+    return record
+
+
+def make_way(path: Path, record: Record) -> bool:
+    """Whether a job that the scheduler restarted may run although this record stands.
 
     A preempted run wrote CANCELLED; that the same job runs again shows that it was not the
     end, so that record is withdrawn. Any other record stands. Raises OSError.
     """
-    try:
-        record = record_from_json(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return True
-    except RecordError:
-        return False
     if record.reason is not Reason.CANCELLED:
         return False
     path.unlink()

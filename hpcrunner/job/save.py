@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job.events import Events, size
 from hpcrunner.job.workspace import Workspace
@@ -59,7 +60,6 @@ class Saver:
         self._slots = [
             _Slot(artifact, workspace.tag(artifact.tag), _interval(artifact, interval))
             for artifact in artifacts
-            if artifact.mutable
         ]
         self._upload = upload
         self._events = events
@@ -159,6 +159,7 @@ class Saver:
                 pause = min(pause * 2, _LONGEST_PAUSE)
         # Taken before the upload: what changed meanwhile is saved again next time.
         slot.signature, slot.saved = signature, saved
+        crashpoint("job.artifact_saved")
         took = time.monotonic() - began
         text = f"saved {saved.tag}, {size(saved.size)} in {took:.1f} s"
         self._events.tell("saved", text, tag=saved.tag, size=saved.size)

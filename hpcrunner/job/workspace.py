@@ -3,6 +3,7 @@
 One layout serves the StudioML client library and scripts written for its other runners::
 
     <scratch>/hpcrunner-<uid>/<batch>-<index>/     STUDIOML_HOME, private
+        owner                                      the node of the job: see leftovers.py
         tmp/                                       TMPDIR of the payload
         experiments/<name>/                        root of the experiment
             <tag>/                                 one folder an artifact
@@ -19,11 +20,13 @@ TMPDIR lies near the top because Unix sockets made in it must keep their path un
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import stat
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +34,9 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.plan import NodeSetup
 
 RUNNER = "_runner"
+OWNER = "owner"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+=,-]{0,199}")
+_TRIES = 100
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -121,7 +126,8 @@ def make_workspace(
 ) -> Workspace:
     """Make the folders of a task (``<batch>-<index>``), empty and private; one for each tag.
 
-    What a requeued job left on the same node is removed. Raises NodeFolderError.
+    What a requeued job left on the same node is removed. The folder is locked for as long as
+    this process lives. Raises NodeFolderError.
     """
     for word in (task, name):
         if not is_plain_name(word):
@@ -130,9 +136,9 @@ def make_workspace(
     try:
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         home = private_folder(scratch / f"hpcrunner-{os.getuid()}") / task
-        if home.is_symlink() or home.exists():
-            remove_tree(home)
+        _clear(home)
         home.mkdir(mode=0o700)
+        _own(home)
         workspace = Workspace(home, home / "experiments" / name, "output" in tags)
         workspace.tmp.mkdir(mode=0o700)
         workspace.container_tmp.mkdir(mode=0o700, parents=True)
@@ -145,6 +151,31 @@ def make_workspace(
             remedy="name a folder with room that the job may write as 'scratch' in the site file",
         ) from error
     return workspace
+
+
+def keep_home(workspace: Workspace) -> None:
+    """Leave the experiment's folder to people: no later job takes it for a dead one's."""
+    (workspace.home / OWNER).unlink(missing_ok=True)
+
+
+def _clear(home: Path) -> None:
+    """Remove what stands in the way, though another job's sweep may be at it as well."""
+    for _ in range(_TRIES):
+        if not os.path.lexists(home):
+            return
+        with suppress(FileNotFoundError):
+            remove_tree(home)
+
+
+def _own(home: Path) -> None:
+    """Lock the folder, then name its node: in this order it never looks like a dead one's."""
+    fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)  # no such locks here: it stays without an owner, and nobody sweeps it
+        return
+    (home / OWNER).write_text(os.uname().nodename)  # fd stays open until this process ends
 
 
 def private_folder(path: Path) -> Path:
@@ -173,7 +204,7 @@ def remove_tree(path: Path) -> None:
 
     Payloads leave folders without write permission behind; those are opened first.
     """
-    if path.is_symlink():
+    if path.is_symlink() or not path.is_dir():
         path.unlink()
         return
     try:

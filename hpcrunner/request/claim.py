@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from hpcrunner.crashpoint import crashpoint
 from hpcrunner.sync import sync_folder
 
 # File systems without hard links say so in one of these ways.
@@ -110,6 +111,7 @@ def make_claim(path: Path, number: int, owner: Owner) -> bool:
     temporary = name.with_name(f".{name.name}.{owner.host}.{os.getpid()}.{time.time_ns():x}")
     try:
         _write(temporary, line)
+        crashpoint("claim.written")
         made = _link(temporary, name)
     except OSError as error:
         if error.errno not in _NO_LINKS:

@@ -8,11 +8,14 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from hpcrunner.job.claim import Claim, job_id, take_claim
-from hpcrunner.job.recordfile import make_way, write_record
+from hpcrunner.job.recordfile import make_way, read_record, write_record
 from hpcrunner.request.claim import Fenced, Owner, claims, fence
+from hpcrunner.request.plan import NodeSetup, Plan, PlannedExperiment
 from hpcrunner.request.reasons import Reason
-from hpcrunner.request.record import Record, record_from_json
+from hpcrunner.request.record import Record, RecordError, record_from_json
 
 ME = Owner("here", os.getpid(), "77", 0, 1000.0)
 RECORD = Record("b", 1, "e", 1, Reason.COMPLETED, "well")
@@ -106,12 +109,28 @@ def test_a_restart_withdraws_a_cancellation_and_respects_every_other_record(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "1.json"
-    assert make_way(path)
     write_record(path, RECORD)
-    assert not make_way(path)
-    path.write_text("damaged")
-    assert not make_way(path)
+    assert not make_way(path, RECORD)
+    assert path.exists()
     path.unlink()
-    write_record(path, replace(RECORD, reason=Reason.CANCELLED))
-    assert make_way(path)
+    cancelled = replace(RECORD, reason=Reason.CANCELLED)
+    write_record(path, cancelled)
+    assert make_way(path, cancelled)
     assert not path.exists()
+
+
+def test_a_damaged_record_and_one_of_another_attempt_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "1.json"
+    experiment = PlannedExperiment("e", "k", "k", 1, None, (), ())
+    plan = Plan("b", NodeSetup("/s", "/c"), (experiment,))
+    assert read_record(path, plan, 1) is None
+    write_record(path, RECORD)
+    assert read_record(path, plan, 1) == RECORD
+    whole = path.read_bytes()
+    for length in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(RecordError, match=r"1\.json: not a record"):
+            read_record(path, plan, 1)
+    path.write_text(replace(RECORD, attempt=2).to_json())
+    with pytest.raises(RecordError, match="experiment e, attempt 2; this is .* attempt 1"):
+        read_record(path, plan, 1)
