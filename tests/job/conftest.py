@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from hpcrunner.job.build import builder_environment
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import (
     LOGS,
@@ -111,10 +114,21 @@ class Node:
 
     def start(self, index: int = 1, **environ: str) -> subprocess.Popen[bytes]:
         """Start the job side of a task; its output goes to the task's log."""
+        words = [sys.executable, "-I", "-m", "hpcrunner.job", str(self.batch), str(index)]
+        return self._start(words, index, environ)
+
+    def start_by_script(self, prologue: str) -> subprocess.Popen[bytes]:
+        """Start it as a batch script does, after some lines of bash."""
+        words = [sys.executable, "-I", "-m", "hpcrunner.job", str(self.batch), "1"]
+        return self._start(["bash", "-c", f"{prologue}\nexec {shlex.join(words)}"], 1, {})
+
+    def _start(
+        self, words: list[str], index: int, environ: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         with (self.batch / LOGS / f"{index}.out").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "hpcrunner.job", str(self.batch), str(index)],
+                words,
                 env={**env, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -154,6 +168,35 @@ class Node:
         if not (self.batch / "events" / str(index)).exists():
             return None
         return next((e for e in self.events(index) if e["event"] == name), None)
+
+
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
+    """A minimal pure wheel (PEP 427)."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += f"Requires-Dist: {requires}\n" if requires else ""
+    tag = "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", f"version = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", tag)
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the installers find a folder of wheels and nothing else."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel(wheels, "alpha", "1.0", "beta==1.0")
+    wheel(wheels, "beta", "1.0")
+    wheel(wheels, "beta", "2.0")
+    job = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))
+    }
+    job.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheels))
+    job.update(UV_NO_INDEX="1", UV_FIND_LINKS=str(wheels), UV_OFFLINE="1")
+    return builder_environment(job, (), tmp_path / "cache")
 
 
 @pytest.fixture

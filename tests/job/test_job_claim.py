@@ -132,5 +132,5 @@ def test_a_damaged_record_and_one_of_another_attempt_are_named(tmp_path: Path) -
         with pytest.raises(RecordError, match=r"1\.json: not a record"):
             read_record(path, plan, 1)
     path.write_text(replace(RECORD, attempt=2).to_json())
-    with pytest.raises(RecordError, match="experiment e, attempt 2; this is .* attempt 1"):
+    with pytest.raises(RecordError, match=r"experiment e, attempt 2; this is .* attempt 1"):
         read_record(path, plan, 1)

@@ -154,37 +154,6 @@ def test_builders_get_the_nodes_settings_and_the_requests_index() -> None:
     assert "LD_PRELOAD" not in result
 
 
-def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
-    """A minimal pure wheel (PEP 427)."""
-    import zipfile
-
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    metadata += f"Requires-Dist: {requires}\n" if requires else ""
-    tag = "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr(f"{name}.py", f"version = {version!r}\n")
-        archive.writestr(f"{info}/METADATA", metadata)
-        archive.writestr(f"{info}/WHEEL", tag)
-        archive.writestr(f"{info}/RECORD", "")
-
-
-@pytest.fixture
-def offline(tmp_path: Path) -> dict[str, str]:
-    """An environment in which the installers find a folder of wheels and nothing else."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    wheel(wheels, "alpha", "1.0", "beta==1.0")
-    wheel(wheels, "beta", "1.0")
-    wheel(wheels, "beta", "2.0")
-    job = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))
-    }
-    job.update(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheels))
-    job.update(UV_NO_INDEX="1", UV_FIND_LINKS=str(wheels), UV_OFFLINE="1")
-    return builder_environment(job, (), tmp_path / "cache")
-
-
 @pytest.fixture(params=["uv", "pip"])
 def tool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "pip":
