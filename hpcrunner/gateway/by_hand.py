@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
+from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.assemble import open_gateway, spool_of
 from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.experiment import Experiment, State
@@ -21,7 +22,6 @@ from hpcrunner.gateway.lock import Contender, SpoolBusy
 from hpcrunner.gateway.spool import Spool, SpoolError, Verb
 from hpcrunner.gateway.view import log_path
 from hpcrunner.queues.sources import QueueOptions
-from hpcrunner.schedulers.contract import SchedulerUnavailable
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -69,10 +69,8 @@ def refresh(site: Site) -> None:
                 gateway.step()
         except SpoolBusy:
             return  # a gateway runs: what it wrote is of now
-        except (SchedulerUnavailable, SpoolError) as error:
-            log.warning("states are as of the last look: %s", error.line())
-        except JournalError as error:
-            if not error.passing:
+        except HpcrunnerError as error:
+            if isinstance(error, JournalError) and not error.passing:
                 raise
             log.warning("states are as of the last look: %s", error.line())
         except OSError as error:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.client.build import Work
+from hpcrunner.client.publish import publish, store_work
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
@@ -201,3 +208,173 @@ def parts(site: Site, tmp_path: Path) -> Parts:
 @pytest.fixture(name="message")
 def message_maker() -> Callable[..., bytes]:
     return message
+
+
+PAYLOAD = """
+import os, sys, time
+def note(word):
+    with open(os.environ["LEDGER"], "a") as ledger:
+        ledger.write(f"{word} {sys.argv[1]} {os.environ.get('COLOUR', '')}\\n")
+note("began")
+until = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < until and not os.path.exists(os.environ["LEDGER"] + ".end"):
+    time.sleep(0.05)
+note("ended")
+"""
+
+
+class Login:
+    """A login node: ``hpcrunner`` as real processes over one spool, with the local scheduler.
+
+    Payloads note each run in a ledger; those told to wait end early once ``let_end`` was called.
+    """
+
+    def __init__(self, folder: Path, spool: Path, user: int | None = None) -> None:
+        self.folder = folder
+        self.spool = spool
+        self.queue = folder / "queue" / "local_work"
+        self.ledger = folder / "ledger"
+        self._user = user
+        self._started: list[subprocess.Popen[bytes]] = []
+        for made in ("code", "queue", "queue/local_work", "cache", "scratch"):
+            (folder / made).mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "code" / "run.py").write_text(PAYLOAD)
+        self.site = folder / "site.yaml"
+        self.write_site()
+        self.own()
+
+    def write_site(self, **keys: object) -> None:
+        settled = {
+            "name": "here",
+            "scheduler": "local",
+            "spool": str(self.spool),
+            "cache": str(self.folder / "cache"),
+            "scratch": str(self.folder / "scratch"),
+            "local": {"cpus": 8, "memory": "16G"},
+            "polling": {"floor": 0.5, "ceiling": 2},
+            **keys,
+        }
+        self.site.write_text(json.dumps(settled))
+
+    def own(self) -> None:
+        """Everything made so far is the user's."""
+        if self._user is not None:
+            subprocess.run(["chown", "-R", str(self._user), self.folder, self.spool.parent])
+
+    def publish(self, *names: str, seconds: float = 0.0) -> None:
+        for name in names:
+            work = Work(
+                "run.py", args=(name, str(seconds)), environment={"LEDGER": str(self.ledger)}
+            )
+            _, body = store_work(work, self.folder / "code", self.folder / "store")
+            publish(self.queue, body)
+        self.own()
+
+    def let_end(self) -> None:
+        Path(f"{self.ledger}.end").touch()
+
+    def runs(self, word: str = "began") -> Counter[str]:
+        """How often each experiment began (or ended)."""
+        if not self.ledger.exists():
+            return Counter()
+        lines = [line.split() for line in self.ledger.read_text().splitlines()]
+        return Counter(line[1] for line in lines if line[0] == word)
+
+    def command(self, *words: str) -> list[str]:
+        command, *more = words
+        program = str(Path(sys.executable).with_name("hpcrunner"))
+        return [program, command, "--site", str(self.site), *more]
+
+    def run(self, *words: str, code: int = 0) -> tuple[str, str]:
+        done = subprocess.run(
+            self.command(*words),
+            env=self._env(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            user=self._user,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done.stdout, done.stderr
+
+    def gateway(
+        self, *options: str, log: str = "gateway.log", ready: str = "queues of"
+    ) -> subprocess.Popen[bytes]:
+        """A gateway that has said ``ready`` once more than its log had before."""
+        before = self.log(log).count(ready)
+        root = str(self.queue.parent)
+        with (self.folder / log).open("ab") as out:
+            process = subprocess.Popen(
+                self.command("gateway", "--queue-root", root, *options),
+                env=self._env(),
+                stdout=out,
+                stderr=out,
+                user=self._user,
+            )
+        self._started.append(process)
+        if ready:
+            until(
+                lambda: self.log(log).count(ready) > before or process.poll() is not None,
+                lambda: self.log(log),
+            )
+            assert self.log(log).count(ready) > before, self.log(log)
+        return process
+
+    def log(self, name: str = "gateway.log") -> str:
+        path = self.folder / name
+        return path.read_text() if path.exists() else ""
+
+    def status(self) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = json.loads(self.run("status", "--json", "--most", "1000")[0])
+        return told
+
+    def states(self) -> Counter[str]:
+        return Counter(e["state"] for e in self.status())
+
+    def waiting(self) -> list[str]:
+        """The messages that lie in the queue's folder."""
+        return [name for name in os.listdir(self.queue) if not name.startswith((".", "lock"))]
+
+    def close(self) -> None:
+        self.let_end()
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+    def _env(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
+
+
+def until(holds: Callable[[], Any], told: Callable[[], object] = str, seconds: float = 90) -> Any:
+    """Wait for a condition; ``told`` is what to show where it never comes to be."""
+    end = time.monotonic() + seconds
+    while not (answer := holds()):
+        assert time.monotonic() < end, told()
+        time.sleep(0.05)
+    return answer
+
+
+@pytest.fixture(name="until")
+def until_function() -> Callable[..., Any]:
+    return until
+
+
+@pytest.fixture
+def login(tmp_path: Path) -> Iterator[Login]:
+    made = Login(tmp_path, tmp_path / "spool")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def login_on() -> Iterator[Callable[..., Login]]:
+    """A login node whose spool lies on a given folder, and whose user may be another."""
+    made: list[Login] = []
+
+    def make(folder: Path, spool: Path, user: int | None = None) -> Login:
+        made.append(Login(folder, spool, user))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
