@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from hpcrunner import __version__
-from hpcrunner.cli import cancel, dead, demo, drain, gateway, logs, render, site, status, submit
+from hpcrunner.cli import cancel, dead, demo, drain, gateway, gc, logs, render, site, status, submit
 from hpcrunner.errors import HpcrunnerError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("submit")(submit.submit)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
 app.command("cancel")(cancel.cancel)
+app.command("gc")(gc.gc)
 app.command("render")(render.render)
 app.add_typer(dead.app, name="dead")
 app.add_typer(site.app, name="site")

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 from hpcrunner.batch.script import check_templates
 from hpcrunner.crashpoint import crashpoint
+from hpcrunner.gateway.collector import Collector
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.gateway import NO_LIMITS, Gateway, Hold, Limits
 from hpcrunner.gateway.intake import Intake
@@ -97,6 +98,7 @@ def put_together(
             clock=time.time,
             limits=limits,
             taken=taken,
+            collect=Collector(journal, spool, site, clock=time.time).step,
         )
 
 

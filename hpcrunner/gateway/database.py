@@ -38,6 +38,14 @@ class JournalError(HpcrunnerError):
         self.passing = passing
 
 
+class JournalUnfit(JournalError):
+    """The journal is damaged, or of a version that this hpcrunner does not read: a start that is
+    tried again meets the same.
+    """
+
+    exit_code = 65  # EX_DATAERR
+
+
 class Superseded(JournalError):
     """Another gateway has taken this spool over since: nothing may be written any more."""
 
@@ -58,6 +66,8 @@ class Database:
             self._db = sqlite3.connect(path, timeout=_LOCK_PATIENCE, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = TRUNCATE")
             self._db.execute("PRAGMA synchronous = FULL")
+            # Messages hold credentials: what is removed is overwritten, not only set free.
+            self._db.execute("PRAGMA secure_delete = ON")
             if make:
                 schema.bring_up_to_date(self._db)
             found = schema.version_of(self._db)
@@ -66,7 +76,7 @@ class Database:
         if found != schema.SCHEMA_VERSION:
             self._db.close()
             older = found < schema.SCHEMA_VERSION
-            raise JournalError(
+            raise JournalUnfit(
                 f"version {found}, this hpcrunner reads {schema.SCHEMA_VERSION}",
                 where=f"journal {path}",
                 remedy="start the gateway once: it brings the journal up to date"
@@ -110,6 +120,10 @@ class Database:
         except sqlite3.Error as error:
             raise self._fault(error) from error
 
+    def compact(self) -> None:
+        """Write the file anew without its free pages (``VACUUM``). Raises JournalError."""
+        self.read("VACUUM")
+
     def check(self) -> None:
         """Look the whole file over (``PRAGMA quick_check``). Raises JournalError on damage."""
         found = str(self.read("PRAGMA quick_check(1)")[0][0])
@@ -131,12 +145,17 @@ class Database:
             )
 
     def _fault(self, error: Exception) -> JournalError:
-        damaged = any(word in str(error) for word in _DAMAGED)
+        where = f"journal {self._path}"
+        if any(word in str(error) for word in _DAMAGED):
+            return JournalUnfit(
+                f"is damaged ({error})",
+                where=where,
+                remedy="restore it from a backup, or move it away and lose what it knows: see "
+                "docs/operating.md",
+            )
         return JournalError(
-            f"{'is damaged' if damaged else 'cannot be used'} ({error})",
-            where=f"journal {self._path}",
-            remedy="restore it from a backup (see docs/operating.md)"
-            if damaged
-            else "check room, quota and permissions of the spool's file system",
-            passing=not damaged,
+            f"cannot be used ({error})",
+            where=where,
+            remedy="check room, quota and permissions of the spool's file system",
+            passing=True,
         )

@@ -63,7 +63,8 @@ class Hold:
 class Gateway:
     """The parts put together; ``step`` does one round, ``run`` goes on until told to stop.
 
-    ``taken`` is how many messages earlier parts over the same hold have taken.
+    ``taken`` is how many messages earlier parts over the same hold have taken. ``collect`` is
+    called each round, to remove what has aged out, and comes back soon.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Gateway:
         clock: Callable[[], float],
         limits: Limits = NO_LIMITS,
         taken: int = 0,
+        collect: Callable[[], None] = lambda: None,
     ) -> None:
         self._hold = hold
         self._journal = hold.journal
@@ -89,6 +91,7 @@ class Gateway:
         self._clock = clock
         self._limits = limits
         self.taken = taken
+        self._collect = collect
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
@@ -144,6 +147,8 @@ class Gateway:
         if live and self._clock() >= self._track_at and go_on():
             self._track.step()
             self._track_at = self._clock() + self._track.period.seconds
+        if go_on():
+            self._collect()
         if taken or submitted or live:
             self._busy_at = self._clock()
         self._pause = _INTAKE_FLOOR if taken else min(_INTAKE_CEILING, self._pause * 1.5)

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from hpcrunner.gateway import rows
+from hpcrunner.gateway.aging import Aging
 from hpcrunner.gateway.database import Database, JournalError
 from hpcrunner.gateway.experiment import (
     FINAL,
@@ -79,6 +80,7 @@ class Journal:
         """Open the journal at ``path``; with ``make``, create or update it where needed."""
         self._file = Database(path, make=make)
         self._clock = clock
+        self.aging = Aging(self._file)
 
     def close(self) -> None:
         """Close the file."""

@@ -92,6 +92,7 @@ class NodeSetup:
     leaves the experiment's folder in place at the end. A payload that is to end gets the signal
     ``payload_signal`` (``TERM``, ``USR1`` or ``INT``) and ``payload_grace`` seconds. The
     scheduler kills ``kill_wait`` seconds after its own SIGTERM. job/limits.py has the budget.
+    What lies unused in the cache for ``environments_kept`` seconds is removed (None: nothing).
     """
 
     scratch: str
@@ -103,6 +104,7 @@ class NodeSetup:
     payload_signal: str = "TERM"
     payload_grace: float = 10.0
     kill_wait: float = 30.0
+    environments_kept: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

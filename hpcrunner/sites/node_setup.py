@@ -17,4 +17,5 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         payload_signal=site.payload_signal,
         payload_grace=site.payload_grace,
         kill_wait=site.kill_wait,
+        environments_kept=site.retention.environments,
     )

@@ -12,11 +12,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from hpcrunner.sites.directives import check_directive
 from hpcrunner.sites.values import (
+    Age,
     Allowed,
     Budget,
     Count,
     GpuName,
     LoginPath,
+    LongAge,
     Memory,
     Period,
     Rate,
@@ -168,6 +170,32 @@ class Retries(Part):
     exclude_nodes: Switch = Field(
         default=True,
         description="Whether the next attempt keeps off a node that was at fault.",
+    )
+
+
+class Retention(Part):
+    """How long what has ended is kept. Ages count from the last entry of a history."""
+
+    secrets: Age = Field(
+        default=86400.0,
+        description="For how long messages and plans, which hold credentials, are kept after the "
+        "last experiment of a batch has ended. The messages of the dead list stay, so that it can "
+        "be retried.",
+        examples=["1h"],
+    )
+    ended: Age = Field(
+        default=30 * 86400.0,
+        description="For how long logs, records and journal rows of ended experiments are kept; "
+        "never shorter than `repeat_window`.",
+        examples=["90d"],
+    )
+    dead: Age = Field(
+        default=90 * 86400.0, description="The same for experiments of the dead list."
+    )
+    environments: LongAge = Field(
+        default=30 * 86400.0,
+        description="For how long a Python environment, or a downloaded package of pip, stays in "
+        "the `cache` while no job uses it.",
     )
 
 

@@ -24,6 +24,7 @@ from hpcrunner.sites.parts import (
     Part,
     Partition,
     Polling,
+    Retention,
     Retries,
     SiteDirective,
 )
@@ -205,6 +206,9 @@ class Site(Part):
     )
     retries: Retries = Field(
         default=Retries(), description="When an experiment that failed gets another attempt."
+    )
+    retention: Retention = Field(
+        default=Retention(), description="How long what has ended is kept."
     )
     defaults: Defaults = Field(
         default=Defaults(), description="What a job gets where the request does not say."

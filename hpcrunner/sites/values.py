@@ -20,6 +20,8 @@ from hpcrunner.sites.slurmtime import FORMS, parse_time
 MIB = 1024**2
 _MEMORY_UNITS = {"K": 1024, "": MIB, "M": MIB, "G": 1024**3, "T": 1024**4}
 _RATE_UNITS = {"s": 1, "m": 60, "h": 3600}
+_AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DAY = 86400.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNSET_VARIABLE = re.compile(r"\$(\w+|\{\w+\})", re.ASCII)
 
@@ -72,6 +74,49 @@ def _rate(value: Any) -> Any:
     if match is None:
         raise ValueError
     return Rate(int(match[1]), float(int(match[2] or 1) * _RATE_UNITS[match[3]]))
+
+
+def parse_age(text: str) -> float | None:
+    """Seconds of ``30d``, ``12h`` or ``0``; None for UNLIMITED. Raises ValueError.
+
+    A bare number other than 0 is refused: it could be meant as days or as seconds.
+    """
+    if text.upper() == "UNLIMITED":
+        return None
+    match = re.fullmatch(r"(\d{1,9})([smhdw])|0", text.lower(), re.ASCII)
+    if match is None:
+        raise ValueError(f"not an age: {text!r}")
+    return float(int(match[1]) * _AGE_UNITS[match[2]]) if match[1] else 0.0
+
+
+def age_text(seconds: float | None) -> str:
+    """An age as ``parse_age`` reads it, in the largest unit that fits whole."""
+    if seconds is None:
+        return "UNLIMITED"
+    if not seconds:
+        return "0"
+    units = sorted(_AGE_UNITS.items(), key=lambda unit: -unit[1])
+    name, size = next(u for u in units if (u[0] != "w" and seconds % u[1] == 0) or u[0] == "s")
+    return f"{seconds / size:g}{name}"
+
+
+def _age(value: Any) -> Any:
+    try:
+        return parse_age(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError from None
+
+
+def _not_negative(value: float | None) -> float | None:
+    if value is not None and not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _a_day_or_more(value: float | None) -> float | None:
+    if value is not None and value < _DAY:
+        raise ValueError("less than a day")
+    return value
 
 
 def _one_line(value: str) -> str:
@@ -158,6 +203,18 @@ Memory = Annotated[
 TimeLimit = Annotated[int | None, BeforeValidator(_time), Allowed(f"a Slurm time: {FORMS}")]
 Allowance = Annotated[
     int, BeforeValidator(_finite_time), Field(ge=0), Allowed("a Slurm time: 10 (minutes), 00:10:00")
+]
+Age = Annotated[
+    float | None,
+    BeforeValidator(_age),
+    AfterValidator(_not_negative),
+    Allowed("an age: 30d, 12h, 90m, 0; UNLIMITED keeps for ever"),
+]
+LongAge = Annotated[
+    float | None,
+    BeforeValidator(_age),
+    AfterValidator(_a_day_or_more),
+    Allowed("an age from 1d: 30d, 2w; UNLIMITED keeps for ever"),
 ]
 SubmitRate = Annotated[Rate, BeforeValidator(_rate), Allowed("count/time: 10/1s, 60/1m, 500/h")]
 SlurmName = Annotated[

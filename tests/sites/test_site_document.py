@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 from hpcrunner.sites.directives import FORBIDDEN
 from hpcrunner.sites.problems import allowed_words
 from hpcrunner.sites.site import Site
+from hpcrunner.sites.values import age_text
 from hpcrunner.sites.yamltext import read
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "site-config.md"
@@ -54,6 +55,8 @@ def default(field: FieldInfo) -> str:
         return f"`{str(value).lower()}`"
     if "a Slurm time" in allowed_words(field.annotation, field.metadata):
         return f"`{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}`"
+    if "an age" in allowed_words(field.annotation, field.metadata):
+        return f"`{age_text(value)}`"
     if isinstance(value, float):
         return f"`{value:g}`"
     return f"`{value}`" if str(value) else '`""`'
