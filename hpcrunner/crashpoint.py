@@ -27,6 +27,31 @@ JOB_POINTS = (
     "job.recorded",
     "job.client_told",
 )
+# The gateway's, room by room. Those of commands a person runs stand beside them in tests.
+GATEWAY_POINTS = (
+    "gateway.locked",
+    "gateway.taken_over",
+    "gateway.reloaded",  # after SIGHUP
+    "gateway.drained",  # after SIGTERM
+    "intake.taken",
+    "intake.journalled",
+    "intake.accepted",
+    "wishes.journalled",
+    "wishes.asked",  # a cancel that the scheduler has taken
+    "wishes.fenced",
+    "wishes.retried",
+    "dispatch.folder_written",
+    "dispatch.batch_begun",
+    "dispatch.submitted",
+    "dispatch.adopted",
+    "dispatch.refused",
+    "dispatch.settled",  # an uncertain batch is known not to be there
+    "dispatch.batch_resumed",
+    "track.judged",
+    "track.fenced",
+    "track.retried",
+    "track.ended",
+)
 _passes: dict[str, int] = {}
 
 

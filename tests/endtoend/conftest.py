@@ -103,3 +103,9 @@ def flow(request: pytest.FixtureRequest, cluster: Any, workdir: Path) -> Flow:
     made = Flow(cluster, workdir, request.param)
     made.write_site()
     return made
+
+
+@pytest.fixture
+def flow_type() -> type[Flow]:
+    """For tests that make many flows."""
+    return Flow
