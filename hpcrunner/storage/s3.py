@@ -102,6 +102,7 @@ class S3Store:
 
         ``body`` must be seekable.
         """
+        _failures()
         from boto3.s3.transfer import TransferConfig
 
         config = TransferConfig(
@@ -128,11 +129,18 @@ class _Failures(NamedTuple):
     broken: tuple[type[BaseException], ...]
 
 
+_loading = threading.Lock()
+
+
 @lru_cache(maxsize=1)
 def _failures() -> _Failures:
-    from boto3.exceptions import Boto3Error
-    from botocore import exceptions as known
-    from urllib3.exceptions import HTTPError
+    # Every call begins here. Python locks modules one by one, so a thread that comes while
+    # another is inside of boto3/__init__.py may find it half made; this waits until it is whole.
+    with _loading:
+        import boto3.s3.transfer  # noqa: F401
+        from boto3.exceptions import Boto3Error
+        from botocore import exceptions as known
+        from urllib3.exceptions import HTTPError
 
     return _Failures(
         answers=(known.ClientError,),

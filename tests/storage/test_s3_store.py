@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +270,43 @@ def test_clients_are_kept_per_endpoint_and_credentials(
     with pytest.raises(ArtifactDenied):
         read(rclone.at("kept", credentials=AwsCredentials("a", "b")))
     assert len(s3._clients) == 2
+
+
+_SLOW_FIRST_LOAD = """
+import sys, threading, time
+from hpcrunner.request.location import Location
+from hpcrunner.request.model import AwsCredentials
+from hpcrunner.storage import s3
+
+def slowly(frame, event, argument):
+    if not frame.f_code.co_filename.endswith("boto3/__init__.py"):
+        return None
+    time.sleep(0.05)
+    return slowly
+
+def fetch():
+    try:
+        with s3.S3Store().open(Location("s3", "k", "b", "http://127.0.0.1:1", "", keys)):
+            pass
+    except s3.StoreUnreachable:
+        reached.append(True)
+
+keys, reached = AwsCredentials("a", "b"), []
+s3.MOST_ATTEMPTS = 1
+threading.settrace(slowly)
+first, second = threading.Thread(target=fetch), threading.Thread(target=fetch)
+first.start()
+while "boto3.session" not in sys.modules:
+    time.sleep(0.0001)
+second.start()
+first.join()
+second.join()
+sys.exit(0 if len(reached) == 2 else "a thread found boto3 half loaded")
+"""
+
+
+def test_artifacts_that_are_fetched_at_once_load_boto3_once_and_whole() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SLOW_FIRST_LOAD], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
