@@ -229,7 +229,7 @@ class Sweep:
             return
         size = 0
         try:
-            if path.is_symlink() or not path.is_dir():
+            if kind is Kind.LEFTOVERS and not path.is_dir():
                 size = path.lstat().st_size
                 path.unlink()
             else:
