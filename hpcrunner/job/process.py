@@ -2,6 +2,10 @@
 
 Linux only: processes are found through /proc (proc(5)), and orphans of the payload become ours
 by prctl(2) PR_SET_CHILD_SUBREAPER, also those that made sessions of their own.
+
+Where we are killed ourselves, the payload's own process gets SIGKILL by PR_SET_PDEATHSIG. Its
+children are left to the scheduler: one that tracks them by cgroup kills them too; where Slurm
+has ProctrackType linuxproc or pgid, or nothing is tracked, they may live on.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from pathlib import Path
 from hpcrunner.job.limits import LAST_CALL
 from hpcrunner.job.payload import PayloadNotStarted
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 KILL_PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
@@ -33,7 +38,16 @@ class PayloadProcess:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
         """Start it. Raises PayloadNotStarted where the system refuses."""
-        _adopt_orphans()
+        prctl = _prctl()
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        us = os.getpid()
+
+        def die_with_us() -> None:
+            """In the child before it executes: nothing but two system calls."""
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != us:
+                os._exit(128 + signal.SIGKILL)
+
         self.pipe, write = os.pipe()
         try:
             self._popen = subprocess.Popen(
@@ -44,6 +58,7 @@ class PayloadProcess:
                 stdout=write,
                 stderr=write,
                 start_new_session=True,
+                preexec_fn=die_with_us,
             )
         except (OSError, ValueError) as error:
             os.close(self.pipe)
@@ -176,8 +191,9 @@ def _signal(pids: Sequence[int], signum: int) -> None:
             continue  # ended meanwhile, or runs as somebody else
 
 
-def _adopt_orphans() -> None:
-    """Become the parent of the payload's orphans."""
+def _prctl() -> Callable[..., int]:
+    """prctl(2), resolved before any fork."""
     import ctypes
 
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return prctl

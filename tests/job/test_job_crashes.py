@@ -212,7 +212,7 @@ def test_a_later_job_removes_what_dead_attempts_have_left_and_nothing_else(node:
     work = node.experiment({"stuck.py": STUCK, "waits.py": waits}, filename="stuck.py")
     node.write(work, work, replace(work, filename="waits.py"))
     living = node.start(1)
-    node.wait_until(lambda: node.log().endswith("started\n"))
+    node.wait_until(lambda: "started" in node.log().splitlines())
     assert crash(node, "job.fetched", index=2).wait(60) == -signal.SIGKILL
     (base / "somebody-elses").mkdir()
     (base / "b1b1-1").mkdir()
@@ -229,3 +229,13 @@ def test_a_kept_folder_is_not_taken_for_a_dead_ones(node: Node) -> None:
     node.start().wait(60)
     assert sweep(node.home.parent / "b0b0-9") == []
     assert os.listdir(node.home.parent) == ["b0b0-1"]
+
+
+def test_a_payload_dies_with_a_job_side_that_is_killed(node: Node) -> None:
+    node.write(node.script(STUCK))
+    process = node.start()
+    node.wait_until(lambda: "started" in node.log().splitlines())
+    payload = node.event("running")["pid"]
+    process.kill()
+    process.wait(60)
+    node.wait_until(lambda: not Path(f"/proc/{payload}/exe").exists())
