@@ -6,6 +6,7 @@ Under the site's cache folder::
     environments/<key>/<builder>/    a virtual environment, built in place (it cannot be moved)
     environments/<key>/current       names the folder that is complete; written last, by rename
     environments/<key>/failed        what the last failed build said
+    environments/<key>/used          see cache.py
 
 Each build has a folder of its own, so two builders can waste work, never spoil it; jobs that run
 keep the folder they started with.
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.job.build import build, builder_environment, installer_settings
+from hpcrunner.job.cache import mark_used, start_sweep
 from hpcrunner.job.events import Events
 from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.job.limits import duration
@@ -81,7 +83,9 @@ def prepare_python(
             text += "; its pins contradict each other, so no dependencies were added to them"
         events.tell("built", text)
 
+    mark_used(folder)  # before it is looked for: see cache.py
     venv = Cached(folder).get(build_here, events)
+    start_sweep(cache, setup.environments_kept)
     return PythonHome(str(venv / "bin" / "python"), str(venv))
 
 
