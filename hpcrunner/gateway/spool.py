@@ -90,6 +90,13 @@ class Spool:
                 where=f"spool {self.root}",
                 remedy="name a folder of your own as 'spool' in the site file",
             )
+        if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
+            raise SpoolError(
+                f"cannot be written (mode {stat.S_IMODE(found.st_mode):04o}, or its file system is "
+                "read-only)",
+                where=f"spool {self.root}",
+                remedy=f"chmod 700 {self.root}, or see how it is mounted",
+            )
         if stat.S_IMODE(found.st_mode) & 0o077:
             raise SpoolError(
                 f"is open to others (mode {stat.S_IMODE(found.st_mode):04o})",

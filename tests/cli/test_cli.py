@@ -169,6 +169,19 @@ def test_experiments_survive_a_killed_gateway(person: Person) -> None:
     assert person.status(name)[0]["state"] == "SUCCEEDED"
 
 
+def test_who_waits_for_an_experiment_goes_on_with_it_when_the_gateway_dies(person: Person) -> None:
+    gateway = person.start("gateway")
+    until(lambda: "pid" in _text(person.spool / "gateway.lock"))
+    waits = person.start("submit", "--wait", "--", person.script, "sleep", "4")
+    until(lambda: [e for e in person.status() if e["state"] == "RUNNING"])
+    gateway.kill()
+    gateway.wait()
+    out, err = waits.communicate(timeout=60)
+    assert waits.returncode == 0, err
+    assert "sleeping" in out
+    assert [line.split()[1] for line in err.splitlines()][-1] == "SUCCEEDED"
+
+
 def test_render_shows_script_and_native_specification_and_no_secret(person: Person) -> None:
     captured = json.loads((REQUESTS / "run_0.0.49.json").read_text())
     (person.folder / "r.json").write_text(json.dumps(captured["payload"]))
@@ -199,6 +212,8 @@ BAD = [
     (["submit", "--max-duration", "soon", "--", "code/run.py", "0"], 65, "soon"),
     (["submit", "--env", "=x", "--", "code/run.py", "0"], None, "env"),
     (["status", "abc"], 73, "nothing has been submitted"),
+    (["drain"], 73, "no spool here"),
+    (["resume"], 73, "no spool here"),
     (["status", "--site", "nowhere"], 78, "nowhere"),
     (["gateway", "--site", "bad.yaml"], 78, "schedulr"),
     (["gateway", "--queue-match", "("], 64, "queue-match"),

@@ -336,7 +336,8 @@ class Login:
         return [name for name in os.listdir(self.queue) if not name.startswith((".", "lock"))]
 
     def close(self) -> None:
-        self.let_end()
+        if self.folder.exists():
+            self.let_end()
         for process in self._started:
             process.kill()
             process.wait()
