@@ -148,7 +148,7 @@ class Contender:
         flock: Callable[[int, int], None] = fcntl.flock,
     ) -> None:
         self._path = path
-        self._me = me or this_process()
+        self._me = me
         self._beat = beat
         self._lease = lease
         self._clock = clock
@@ -169,7 +169,8 @@ class Contender:
         taken = False
         try:
             taken = self._take(handle)
-            return SpoolLock(self._path, handle, self._me, self._beat) if taken else None
+            me = self._me or this_process()
+            return SpoolLock(self._path, handle, me, self._beat) if taken else None
         except OSError as error:
             taken = False
             raise _unusable(self._path, error) from error

@@ -285,10 +285,12 @@ class Login:
         program = str(Path(sys.executable).with_name("hpcrunner"))
         return [program, command, "--site", str(self.site), *more]
 
-    def run(self, *words: str, code: int = 0) -> tuple[str, str]:
+    def run(
+        self, *words: str, code: int = 0, env: Mapping[str, str] | None = None
+    ) -> tuple[str, str]:
         done = subprocess.run(
             self.command(*words),
-            env=self._env(),
+            env={**self._env(), **(env or {})},
             capture_output=True,
             text=True,
             timeout=120,
@@ -298,7 +300,11 @@ class Login:
         return done.stdout, done.stderr
 
     def gateway(
-        self, *options: str, log: str = "gateway.log", ready: str = "queues of"
+        self,
+        *options: str,
+        log: str = "gateway.log",
+        ready: str = "queues of",
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """A gateway that has said ``ready`` once more than its log had before."""
         before = self.log(log).count(ready)
@@ -306,7 +312,7 @@ class Login:
         with (self.folder / log).open("ab") as out:
             process = subprocess.Popen(
                 self.command("gateway", "--queue-root", root, *options),
-                env=self._env(),
+                env={**self._env(), **(env or {})},
                 stdout=out,
                 stderr=out,
                 user=self._user,

@@ -437,6 +437,36 @@ def test_a_gateway_whose_journal_was_taken_over_stops_and_its_work_goes_on(login
     assert login.runs() == {"one": 1}
 
 
+# -- killed between two steps of its life ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "point", ["gateway.locked", "gateway.taken_over", "gateway.reloaded", "gateway.drained"]
+)
+def test_killed_at_a_step_of_its_life_it_loses_and_doubles_nothing(
+    login: Any, until: Until, point: str
+) -> None:
+    login.publish(*names(5))
+    gateway = login.gateway(ready="", env={"HPCRUNNER_CRASH": f"{point}:1:{login.folder}"})
+    until(lambda: gateway.poll() is not None or "queues of" in login.log(), login.log)
+    login.publish("more")
+    if gateway.poll() is None:
+        gateway.send_signal(signal.SIGHUP if point == "gateway.reloaded" else signal.SIGTERM)
+    assert gateway.wait(60) == -signal.SIGKILL, login.log()
+    assert (login.folder / point).exists()
+    assert login.gateway("--limit-idle-duration", "2s").wait(90) == 0, login.log()
+    assert login.states() == {"SUCCEEDED": 6}
+    assert login.runs() == dict.fromkeys([*names(5), "more"], 1)
+
+
+def test_a_drain_killed_before_its_mark_is_whole_leaves_none(login: Any) -> None:
+    login.spool.mkdir(mode=0o700)
+    crash = {"HPCRUNNER_CRASH": f"drain.written:1:{login.folder}"}
+    login.run("drain", code=-signal.SIGKILL, env=crash)
+    assert "was not drained" in login.run("resume")[0]
+    assert "drained since" in login.run("drain", env=crash)[0]
+
+
 @pytest.mark.parametrize(
     "kind",
     [
