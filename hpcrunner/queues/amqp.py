@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
@@ -19,6 +20,8 @@ MANAGEMENT_PORT_OFFSET = 10000
 
 AMQP_FAILURES = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 """Whatever pika raises where a broker is away, refuses, or breaks off."""
+
+_CLOSED_DURING_LOGIN = re.compile(r"ConnectionClosedByBroker: \((\d+)\)")
 
 _AMQP_URL = "--amqp-url"
 _MANAGEMENT_URL = "--amqp-mgt-url"
@@ -140,10 +143,19 @@ def trouble(error: BaseException) -> Trouble:
     exceptions = pika.exceptions
     code = getattr(error, "reply_code", None)
     if isinstance(
-        error, (exceptions.AuthenticationError, exceptions.ProbableAuthenticationError)
-    ) or (isinstance(error, exceptions.ConnectionClosedByBroker) and code == 403):
+        error, (exceptions.ProbableAuthenticationError, exceptions.ProbableAccessDeniedError)
+    ):
+        # What pika makes of any end during the login. A broker that dies just then refuses
+        # nothing; one that refuses has said so, and pika keeps its words as text.
+        said = _CLOSED_DURING_LOGIN.search(str(error))
+        if said is None:
+            return Trouble("broke off during the login", f"if this goes on, check {_AMQP_URL}")
+        code = int(said[1])
+    if isinstance(error, exceptions.AuthenticationError) or (
+        code == 403 and isinstance(error, exceptions.AMQPConnectionError)
+    ):
         return Trouble("the login was refused", f"check user and password in {_AMQP_URL}", True)
-    if isinstance(error, exceptions.ProbableAccessDeniedError) or code == 530:
+    if code == 530:
         return Trouble(
             "the virtual host is not there or not for this user", f"check {_AMQP_URL}", True
         )
@@ -151,7 +163,8 @@ def trouble(error: BaseException) -> Trouble:
         # Also what a balancer without a living broker behind it looks like: it may pass.
         return Trouble("what answers there does not speak AMQP 0-9-1", f"check {_AMQP_URL}")
     if code is not None:
-        return Trouble(f"closed by the broker: {code} {getattr(error, 'reply_text', '')}")
+        text = getattr(error, "reply_text", "during the login")
+        return Trouble(f"closed by the broker: {code} {text}")
     if isinstance(error, AMQPConnectorException):
         return Trouble("no answer in time")
     inner = next((a for a in error.args if isinstance(a, BaseException)), None)
