@@ -71,6 +71,7 @@ _WORDS = {
 }
 SUCCESS = (State.SUCCEEDED, Reason.COMPLETED)
 CANCELLED = (State.CANCELLED, Reason.CANCELLED)
+_REQUEUED = (Reason.NODE_FAIL, Reason.BOOT_FAIL, Reason.PREEMPTED, Reason.SCHEDULER_FAILED)
 LOST = (State.LOST, Reason.LOST)
 
 
@@ -171,6 +172,7 @@ class World:
         self.told_by_a_run: set[Attempt] = set()
         self.by_record_alone: dict[Attempt, tuple[float, set[Ending]]] = {}
         self.outages: list[tuple[float, float | None]] = []
+        self.back_at: dict[str, float] = {}
         self.late_records: list[tuple[float, Path, Record]] = []
         self.finals: dict[str, tuple[State, Reason | None, int]] = {}
         self.seen_never_started = 0
@@ -276,6 +278,8 @@ class World:
         for late in [late for late in self.late_records if late[0] <= self.now]:
             self.late_records.remove(late)
             write_record(late[1], late[2])
+        for server in [name for name, at in self.back_at.items() if at <= self.now]:
+            self._server(server, UP)
         self.cluster.settle(self.now)
         for at in self.completing():
             run, task = self.runs.get(at), self.task(at)
@@ -304,7 +308,7 @@ class World:
         self.wished.add(experiment)
         self.spool.wish(Verb.CANCEL, [experiment])
 
-    def refuse(self, text: str, *, for_good: bool) -> None:
+    def refuse(self, text: str, for_good: bool) -> None:
         self.refusals += for_good
         self.cluster.faults.append(Fault("sbatch", "refuse", text))
 
@@ -438,13 +442,32 @@ class World:
                 self.truth[attempt] |= self.by_record_alone[attempt][1]
         self.cluster.requeue(*at, self.now, hold=hold)
 
-    def database(self, state: str) -> None:
-        """slurmdbd goes down, or comes back."""
-        if self.cluster.database == UP and state != UP:
-            self.outages.append((self.now, None))
-        if self.cluster.database != UP and state == UP:
-            self.outages[-1] = (self.outages[-1][0], self.now)
-        self.cluster.database = state
+    def cold_start(self, *, flush: bool) -> None:
+        """The controller loses its state; what ran is killed. New ids follow the old ones."""
+        for at in self.waiting() + self.running() + self.completing() + self.held():
+            attempt = self.attempt_of(self.cluster.jobs[at[0]].folder, at[1])
+            if attempt is not None:
+                # One that was to be requeued may keep the account of its first end.
+                told = {(State.FAILED, reason) for reason in _REQUEUED}
+                self.truth.setdefault(attempt, set()).update({LOST, CANCELLED} | told)
+        self.runs.clear()
+        next_id = self.cluster.next_id
+        self.cluster.cold_start(flush=flush and self.cluster.database == UP)
+        self.cluster.next_id = next_id
+
+    def outage(self, server: str, how: str, seconds: float) -> None:
+        """``controller`` or ``database`` is away for so long."""
+        self._server(server, how)
+        self.back_at[server] = self.now + seconds
+
+    def _server(self, server: str, state: str) -> None:
+        if server == "database":
+            if self.cluster.database == UP and state != UP:
+                self.outages.append((self.now, None))
+            if self.cluster.database != UP and state == UP:
+                self.outages[-1] = (self.outages[-1][0], self.now)
+        setattr(self.cluster, server, state)
+        self.back_at.pop(server, None)
 
     def blind(self, since: float) -> bool:
         """Whether accounting was away for longer than the site waits for it, after that time."""
@@ -536,8 +559,8 @@ class World:
         """All faults over, everything that waits runs and ends well: then all must be final."""
         cluster = self.cluster
         cluster.faults.clear()
-        cluster.controller = UP
-        self.database(UP)
+        self._server("controller", UP)
+        self._server("database", UP)
         cluster.lag = 0.0
         for number in range(rounds):
             self.step()

@@ -333,15 +333,18 @@ class Cluster:
                 self._tell(job, "record", job.submitted, now, tasks=waiting)
 
     def cold_start(self, *, flush: bool) -> None:
-        """The controller starts without its state: jobs are forgotten, ids begin anew.
+        """The controller starts without its state: all jobs are forgotten.
 
-        With ``flush`` accounting closes what was open, as CANCELLED.
+        With ``flush`` accounting closes what was open, as CANCELLED. Ids begin anew; a test that
+        does not want that sets ``next_id`` again.
         """
         self.jobs, self.next_id, self.late = {}, 1, []
         if flush:
+            self.outbox = [(0.0, key, values) for _, key, values in self.outbox]
+            self.settle(0.0)
             for row in self.accounts.values():
                 if row.end == "Unknown":
-                    row.word, row.end = "CANCELLED", row.start if row.start != "Unknown" else "0"
+                    row.word, row.end = "CANCELLED", row.start.replace("Unknown", "None")
 
     def _split(self, job: Job, task: Task) -> None:
         """A waiting task leaves the array's record; the last one takes that record over."""
