@@ -8,6 +8,7 @@ Layout::
     batches/<batch id>/    one folder a batch: see hpcrunner/request/plan.py
     queue/local_submit/    directory queue of ``hpcrunner submit``
     wishes/<verb>/<id>     what people ask of an experiment, until the gateway has taken it up
+    wishes/collect         somebody wants what has aged out removed now: see collector.py
     local/                 the local scheduler's own state
     store/                 file storage of ``hpcrunner submit`` where the site names no other
 """
@@ -197,10 +198,16 @@ class Spool:
         return False
 
     def fence(self, batch: str, task: int) -> Fenced:
-        """See that no job starts this attempt any more. Raises SpoolError."""
+        """See that no job starts this attempt any more. Raises SpoolError.
+
+        Without its folder (a batch that was refused, or an old journal put back) none can: the
+        plan is gone. Whether one had started, nobody can tell then.
+        """
         try:
             return fence(self.batch_folder(batch) / CLAIMS / str(task))
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not self.batch_folder(batch).exists():
+                return Fenced.AFTER_START
             raise SpoolError(
                 f"cannot fence an attempt ({error.strerror})",
                 where=str(self.batch_folder(batch)),

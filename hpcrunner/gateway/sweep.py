@@ -34,7 +34,7 @@ from hpcrunner.request.units import format_bytes
 from hpcrunner.schedulers.local_store import Store
 from hpcrunner.sync import sync_folder
 
-_BATCHES, _EXPERIMENTS = 20, 200  # forgotten in one transaction
+_BATCHES, _EXPERIMENTS = 20, 200  # about as many are forgotten in one transaction
 _UNFINISHED_AGE = 86400.0  # what is written and renamed takes seconds
 
 
@@ -109,6 +109,9 @@ class Sweep:
             for batch in page:
                 yield from self._batch(batch, gone)
                 yield
+                if sum(map(len, gone.values())) >= _EXPERIMENTS:
+                    self._forget(gone)
+                    gone = {}
             self._forget(gone)
 
     def _batch(self, batch: OldBatch, gone: dict[str, list[Trace]]) -> Iterator[None]:

@@ -88,7 +88,7 @@ def _remove_unused(folder: Path, before: float) -> bool:
     removed = False
     if _used_at(folder) < before:
         with try_lock(folder / "lock") as taken:
-            if taken and not _in_use(folder):
+            if taken and not _in_use(folder):  # never hidden from one that uses it
                 removed = _take_away(folder, before)
     for entry in list(os.scandir(folder)):  # also what a job that ended half way left
         if entry.name.endswith(_GONE) and entry.is_dir(follow_symlinks=False):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hpcrunner.gateway import removal, sweep
 from hpcrunner.gateway.collector import Collector, ask, asked
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
-from hpcrunner.gateway.journal import Journal, NextAttempt
+from hpcrunner.gateway.journal import BatchState, Journal, NextAttempt
 from hpcrunner.gateway.retention import (
     KEPT,
     LEAST,
@@ -32,6 +32,7 @@ from hpcrunner.gateway.retention import (
 from hpcrunner.gateway.spool import Verb
 from hpcrunner.gateway.sweep import Kind, Sweep, Tally
 from hpcrunner.request.reasons import Reason
+from hpcrunner.schedulers.contract import Sighting, Verdict
 from hpcrunner.sites.parts import Retention
 
 HOUR, DAY = 3600.0, 86400.0
@@ -42,22 +43,28 @@ SECRET = b"hush-hush"
 
 # -- the policy, for whatever there may be -------------------------------------------------
 
-times = st.floats(0, 1e9)
-some_ages = st.none() | st.floats(0, 1e9)
+# Few values, so that they meet: what is old enough for one age is too young for another.
+times = st.sampled_from([0.0, 60.0, 100.0, 1000.0, 5000.0])
+some_ages = st.sampled_from([None, 0.0, 60.0, 100.0, 1000.0])
+mostly = st.sampled_from([True] * 7 + [False])
 traces = st.builds(
     Trace,
     id=st.text("ab", min_size=1),
-    final=st.booleans(),
-    settled=st.booleans(),
+    final=mostly,
+    settled=mostly,
     dead=st.booleans(),
-    wished=st.booleans(),
+    wished=mostly.map(lambda value: not value),
     present=st.booleans(),
     secret=st.integers(0, 9),
     touched_at=times,
     ended_at=st.none() | times,
 )
 policies = st.builds(
-    Ages, secrets=some_ages, ended=some_ages, dead=some_ages, repeat_window=st.floats(0, 1e6)
+    Ages,
+    secrets=some_ages,
+    ended=some_ages,
+    dead=some_ages,
+    repeat_window=st.sampled_from([0.0, 500.0]),
 )
 
 
@@ -334,6 +341,19 @@ def test_the_clock_of_a_node_decides_nothing(parts: Any, message: Callable[..., 
     assert numbers(run_sweep(parts)) == {"plans": 1, "messages": 1}
 
 
+def test_a_batch_that_may_still_be_submitted_is_kept(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    (one,) = submitted(parts, message, 1)
+    parts.journal.end([(one.id, WON)])
+    parts.clock.forward(100 * DAY)
+    for state in (BatchState.SUBMITTING, BatchState.READY):
+        parts.journal.set_batch(one.batch, state)
+        assert numbers(run_sweep(parts)) == {}
+    parts.journal.set_batch(one.batch, BatchState.REFUSED)
+    assert numbers(run_sweep(parts)) == {"batches": 1, "experiments": 1}
+
+
 def test_a_job_that_the_local_scheduler_still_has_keeps_its_batch(
     parts: Any, message: Callable[..., bytes]
 ) -> None:
@@ -434,6 +454,28 @@ def test_a_retry_that_comes_too_late_for_its_folder_runs_nothing_and_stops_nobod
     assert parts.journal.count_live() == 0
     run_sweep(parts)
     assert left(parts) == ([], 0, 0)
+
+
+def test_an_old_journal_that_was_put_back_stops_nobody_where_the_folders_are_gone(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    (one,) = submitted(parts, message, 1)
+    backup = parts.spool.journal.read_bytes()
+    parts.journal.end([(one.id, WON)])
+    parts.clock.forward(100 * DAY)
+    run_sweep(parts)
+    parts.journal.close()
+    parts.spool.journal.write_bytes(backup)
+    parts.start()
+    parts.scheduler.sightings[one.job_id] = Sighting(Verdict.NOT_FOUND)
+    for _ in range(10):
+        parts.track.step()
+        parts.clock.forward(HOUR)
+    (found,) = parts.journal.aside()
+    assert found.state is State.LOST
+    parts.spool.wish(Verb.RETRY, [found.id])
+    parts.wishes.step()
+    assert len(parts.journal.live()) == 1
 
 
 # -- folders -----------------------------------------------------------------------------------

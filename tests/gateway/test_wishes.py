@@ -11,7 +11,7 @@ from hpcrunner.gateway.experiment import Experiment, Outcome, State
 from hpcrunner.gateway.selection import Selection, SelectionInvalid
 from hpcrunner.gateway.spool import Verb
 from hpcrunner.request.reasons import Reason
-from hpcrunner.schedulers.contract import SchedulerUnavailable
+from hpcrunner.schedulers.contract import SchedulerUnavailable, SubmitRefused
 
 FAILED = Outcome(State.FAILED, Reason.PAYLOAD_EXIT, "ended with exit code 3", exit_code=3)
 
@@ -119,6 +119,22 @@ def test_a_retry_that_is_asked_for_twice_or_crashes_half_way_runs_once(
     parts.start()
     parts.wishes.step()
     parts.spool.wish(Verb.RETRY, [old.id])
+    parts.wishes.step()
+    assert len(parts.journal.live()) == 1
+
+
+def test_what_the_scheduler_refused_can_be_retried_though_its_folder_is_gone(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    def refuse(batch: object, accept: object) -> Any:
+        raise SubmitRefused("no such partition", where="sbatch")
+
+    parts.pile.put(message("e0"))
+    parts.intake.drain(1)
+    parts.scheduler.faults = [refuse]
+    parts.dispatch.step()
+    (dead,) = parts.journal.aside()
+    parts.spool.wish(Verb.RETRY, [dead.id])
     parts.wishes.step()
     assert len(parts.journal.live()) == 1
 
