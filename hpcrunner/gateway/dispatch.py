@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0
 _LONGEST_SETTLE_PAUSE = 15.0
+_DOUBTFUL_PAUSE = 60.0
 
 
 class Dispatch:
@@ -64,6 +65,7 @@ class Dispatch:
         self._absent_since: dict[str, float] = {}
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
+        self._doubtful: dict[str, float] = {}
         self._settle_at = 0.0
         self._settle_pause = _FIRST_PAUSE
 
@@ -113,18 +115,20 @@ class Dispatch:
             return 0
         submitted = 0
         for row in self._journal.batches(BatchState.READY):
+            if self._doubtful.get(row.id, 0.0) > self._clock():
+                continue
             if not self._rate.take():
                 return submitted
             self._journal.set_batch(row.id, BatchState.SUBMITTING)
             crashpoint("dispatch.batch_resumed")
-            submitted += self._submit(self._batch(row))
+            submitted += self._submit(self._batch(row), row.created_at)
             if self._clock() < self._not_before:
                 return submitted
         for spec, group in self._groups():
             if not self._rate.take():
                 break
             batch = self._form(spec, group)
-            submitted += self._submit(batch) if batch else 0
+            submitted += self._submit(batch, self._clock()) if batch else 0
             if self._clock() < self._not_before:
                 break
         return submitted
@@ -136,8 +140,10 @@ class Dispatch:
         if self._journal.batches(BatchState.SUBMITTING):
             due.append(self._settle_at)
         begin = max(now + self._rate.wait(), self._not_before)
-        if self._journal.batches(BatchState.READY):
-            due.append(begin)
+        due += [
+            max(begin, self._doubtful.get(row.id, 0.0))
+            for row in self._journal.batches(BatchState.READY)
+        ]
         accepted = self._journal.next_due()
         if accepted is not None:
             due.append(max(begin, accepted))
@@ -195,7 +201,8 @@ class Dispatch:
             self._journal.end([(experiment.id, outcome)])
             return None
 
-    def _submit(self, batch: Batch) -> int:
+    def _submit(self, batch: Batch, since: float) -> int:
+        """Submit a batch formed at ``since``; returns how many experiments were taken."""
         try:
             submission = self._scheduler.submit(batch)
         except SubmitUncertain as error:
@@ -204,7 +211,9 @@ class Dispatch:
             self._back_off()
             return 0
         except SubmitRefused as error:
-            if error.passing:
+            if error.doubtful:
+                self._doubt(batch, since, error.line())
+            elif error.passing:
                 log.warning("batch %s: refused for now: %s", batch.id, error.line())
                 self._journal.set_batch(batch.id, BatchState.READY, error.line())
                 self._back_off()
@@ -213,8 +222,20 @@ class Dispatch:
             return 0
         crashpoint("dispatch.submitted")
         self._pause = _FIRST_PAUSE
+        self._doubtful.pop(batch.id, None)
         self._adopt(batch, submission.job_ids)
         return batch.size
+
+    def _doubt(self, batch: Batch, since: float, line: str) -> None:
+        """A refusal that may be for good: tried now and then, for a while, and in nobody's way."""
+        now = self._clock()
+        if now - since >= self._site.stuck_after:
+            self._doubtful.pop(batch.id, None)
+            self._refused(batch, line)
+            return
+        log.warning("batch %s: refused: %s; tried again later", batch.id, line)
+        self._journal.set_batch(batch.id, BatchState.READY, line)
+        self._doubtful[batch.id] = now + _DOUBTFUL_PAUSE
 
     def _refused(self, batch: Batch, line: str) -> None:
         """A refusal for good; the nodes that retries keep off may be all there are."""

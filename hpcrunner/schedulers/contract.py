@@ -17,13 +17,23 @@ class SubmitRefused(HpcrunnerError):
 
     ``passing`` is True where the same submission may be taken later (a submit limit reached,
     the controller away before anything was sent), False where it never will (no such partition).
+    ``doubtful``: passing, but the same words are said of a job that never will be taken.
     """
 
     exit_code = 69  # EX_UNAVAILABLE
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "", passing: bool = False):
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        passing: bool = False,
+        doubtful: bool = False,
+    ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.passing = passing
+        self.doubtful = doubtful
 
 
 class SubmitUncertain(HpcrunnerError):

@@ -108,9 +108,9 @@ def _judged(error: DrmaaRefusal) -> SubmitRefused | SubmitUncertain:
         return sbatch.refused(in_words(words), Answer.NOT_NOW, where="drmaa")
     if error.kind == "DeniedByDrmException":
         # The controller's own no; of its reasons only some pass.
-        passing = answer_of(words) is Answer.NOT_NOW
-        answer = Answer.NOT_NOW if passing else Answer.NEVER
-        return sbatch.refused(in_words(words), answer, where="drmaa")
+        answer = answer_of(words)
+        may_pass = answer in (Answer.NOT_NOW, Answer.DOUBTFUL)
+        return sbatch.refused(in_words(words), answer if may_pass else Answer.NEVER, where="drmaa")
     return _uncertain(f"{error.kind}: {words}")
 
 

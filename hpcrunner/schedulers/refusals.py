@@ -16,6 +16,7 @@ class Answer(Enum):
 
     NEVER = "NEVER"  # refused, and the same submission always will be
     NOT_NOW = "NOT_NOW"  # refused, nothing was submitted, may be taken later
+    DOUBTFUL = "DOUBTFUL"  # refused, nothing was submitted, and the text fits both of these
     UNCERTAIN = "UNCERTAIN"  # the job may exist
 
 
@@ -40,7 +41,7 @@ _TABLE: tuple[tuple[str, Answer], ...] = (
     # Limits of one job; a job that breaks them never fits. Before the general line below.
     (r"(Assoc|QOS)(Max|Min|Grp)\w+", Answer.NEVER),
     # Without such a word this text may be a full queue as well as a limit of one job.
-    (r"Job violates accounting/QOS policy", Answer.NOT_NOW),
+    (r"Job violates accounting/QOS policy", Answer.DOUBTFUL),
     (r"too many jobs|Maximum (array|job) (count|size)|MaxJobCount", Answer.NOT_NOW),
     (r"Invalid (partition|account|qos|feature|license|node name)", Answer.NEVER),
     (r"Invalid (generic resource|Trackable RESource|job array|user id|group id)", Answer.NEVER),

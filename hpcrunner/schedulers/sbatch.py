@@ -47,10 +47,11 @@ def parse(completed: Completed) -> str:
 
 def refused(words: str, answer: Answer, *, where: str) -> SubmitRefused:
     """The error for a submission that Slurm did not take."""
-    passing = answer is Answer.NOT_NOW
+    passing = answer in (Answer.NOT_NOW, Answer.DOUBTFUL)
     return SubmitRefused(
         f"refused ({words or 'no word why'})",
         where=where,
         remedy="it will be tried again" if passing else "change the request or the site's file",
         passing=passing,
+        doubtful=answer is Answer.DOUBTFUL,
     )

@@ -195,8 +195,8 @@ class Site(Part):
     stuck_after: Seconds = Field(
         default=3600.0,
         description="How long a job may wait for a reason that does not pass by itself "
-        "(`PartitionTimeLimit`, `BadConstraints` …) before it is taken out of the queue and set "
-        "aside with that reason.",
+        "(`PartitionTimeLimit`, `BadConstraints` …), or be refused in words that do not say "
+        "whether it ever will be taken, before it is set aside with that reason.",
     )
     repeat_window: Seconds = Field(
         default=3600.0,

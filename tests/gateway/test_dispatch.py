@@ -213,3 +213,39 @@ def test_a_full_disk_submits_nothing_and_loses_nothing(
     assert sum(parts.scheduler.reached.values()) == 0
     until_settled(parts)
     assert sum(parts.scheduler.reached.values()) == 1
+
+
+def doubt(*_: object) -> Any:
+    raise SubmitRefused("Job violates accounting/QOS policy", passing=True, doubtful=True)
+
+
+def test_a_refusal_that_may_pass_holds_up_nobody_else(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    taken(parts, message("a"))
+    parts.scheduler.faults = [doubt]
+    parts.dispatch.step()
+    taken(parts, message("b"))
+    parts.dispatch.step()
+    states = {e.key: e.state for e in parts.journal.live()}
+    assert states == {"a": State.SUBMITTING, "b": State.PENDING}
+    wait = parts.dispatch.wait()
+    assert wait is not None
+    assert wait > 30
+    parts.clock.forward(wait)
+    parts.dispatch.step()
+    assert {e.state for e in parts.journal.live()} == {State.PENDING}
+
+
+def test_a_refusal_that_never_passes_is_set_aside_in_the_end(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    taken(parts, message("a"))
+    parts.scheduler.faults = [doubt] * 1000
+    end = parts.clock() + parts.site.stuck_after + 120
+    while parts.clock() < end:
+        parts.dispatch.step()
+        parts.clock.forward(10)
+    (ended,) = parts.journal.aside()
+    assert (ended.state, ended.reason) == (State.REJECTED, Reason.SUBMIT_REFUSED)
+    assert "QOS policy" in ended.text
