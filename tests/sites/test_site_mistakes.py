@@ -54,6 +54,16 @@ def test_an_unknown_key_inside_a_list_names_the_keys_of_that_list(problems: Prob
         ("tmp: maybe", "tmp (line 1): got 'maybe'; allowed: true, false"),
         ("grace: -1", "grace (line 1): got '-1'; allowed: a number of seconds from 0"),
         ("grace: inf", "grace (line 1): got 'inf'; allowed: a number of seconds from 0"),
+        (
+            "retention: {ended: 30}",  # days, or seconds?
+            "retention.ended (line 1): got '30'; allowed: an age: 30d, 12h, 90m, 0; UNLIMITED "
+            "keeps for ever",
+        ),
+        (
+            "retention: {environments: 1h}",
+            "retention.environments (line 1): got '1h' (less than a day); allowed: an age from "
+            "1d: 30d, 2w; UNLIMITED keeps for ever",
+        ),
         ("grace: 1m", "grace (line 1): got '1m'; allowed: a number of seconds from 0"),
         (
             "polling: {floor: 0}",
