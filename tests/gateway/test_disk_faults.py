@@ -26,6 +26,9 @@ from hpcrunner.gateway.orders import Orders
 from hpcrunner.gateway.spool import Spool, SpoolError
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
+from hpcrunner.queues.claims import Claim, Claims
+from hpcrunner.queues.directory import DirectorySource
+from hpcrunner.queues.matching import DEFAULT_MATCH, QueueFilter
 
 Until = Callable[..., Any]
 NOBODY = 65534
@@ -226,6 +229,16 @@ def test_a_journal_that_another_program_locks_is_waited_for(login: Any, until: U
     assert gateway.wait(30) == 0
 
 
+def damage_one(journal: Path, table: str) -> None:
+    """Overwrite one page: the root of a table."""
+    db = sqlite3.connect(journal)
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    db.close()
+    with journal.open("r+b") as file:
+        file.seek((page - 1) * _BLOCK)
+        file.write(b"\xa5" * _BLOCK)
+
+
 def damage(journal: Path, *, header: bool = False) -> None:
     """Overwrite pages in the middle of the file, and with ``header`` its first bytes."""
     size = journal.stat().st_size
@@ -237,10 +250,23 @@ def damage(journal: Path, *, header: bool = False) -> None:
             file.write(b"\xa5" * 100)
 
 
-def test_a_damaged_journal_stops_a_start_with_its_name_and_what_to_do(login: Any) -> None:
+@pytest.mark.parametrize(
+    "harm",
+    [
+        damage,
+        # Nothing at a start reads this one by itself.
+        lambda journal: damage_one(journal, "transitions"),
+        lambda journal: journal.write_bytes(b"no journal at all" * 1000),
+        lambda journal: os.truncate(journal, journal.stat().st_size // 2),
+    ],
+    ids=["half", "one page", "another file", "cut"],
+)
+def test_a_damaged_journal_stops_a_start_with_its_name_and_what_to_do(
+    login: Any, harm: Callable[[Path], None]
+) -> None:
     login.publish(*names(5))
     assert login.gateway("--limit-tasks", "5").wait(90) == 0
-    damage(login.spool / "journal.db")
+    harm(login.spool / "journal.db")
     before = (login.spool / "journal.db").read_bytes()
     login.publish("later")
     _, err = login.run("gateway", code=65)
@@ -373,6 +399,27 @@ def test_a_batch_that_could_not_be_written_leaves_nothing_behind(
                 parts.dispatch.step()
     assert parts.spool.batch_names() == []
     assert parts.dispatch.step() == 1
+
+
+def test_messages_that_could_not_be_handed_back_are_found_again_by_the_same_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = tmp_path / "local_q"
+    queue.mkdir()
+    (queue / "m").write_bytes(b"x")
+    os.utime(queue / "m", (1, 1))
+    source = DirectorySource(tmp_path, QueueFilter(DEFAULT_MATCH, ""), "me")
+    assert len(source.take(5)) == 1
+
+    def read_only(self: Claims, claim: Claim) -> bool:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Claims, "give_back", read_only)
+        source.close()
+    (again,) = source.take(5)
+    assert again.body == b"x"
+    assert again.redelivered
 
 
 def test_what_the_gateway_leaves_in_its_spool_is_the_users_alone(login: Any) -> None:
