@@ -290,9 +290,11 @@ class GatewayModel(RuleBasedStateMachine):
         server=st.sampled_from(["controller", "database"]),
         how=st.sampled_from([DOWN, HANGS]),
         seconds=st.sampled_from([20.0, 100.0, 500.0, 5000.0]),
+        meanwhile=st.sampled_from([0.0, 400.0]),
     )
-    def a_server_goes_away(self, server: str, how: str, seconds: float) -> None:
+    def a_server_goes_away(self, server: str, how: str, seconds: float, meanwhile: float) -> None:
         self.world.outage(server, how, seconds)
+        self.world.rounds(meanwhile)
 
     @happens(seconds=st.sampled_from([0.0, 10.0, 60.0]))
     def accounting_lags(self, seconds: float) -> None:

@@ -141,7 +141,9 @@ class Run:
 class World:
     """All of it. ``check`` raises Broken where a promise does not hold."""
 
-    def __init__(self, **site: object) -> None:
+    def __init__(self, *, doubles: bool = False, **site: object) -> None:
+        """``doubles``: a batch may reach Slurm twice, since an answer came after ``settle``."""
+        self.doubles = doubles
         memory = Path("/dev/shm")
         where = memory if memory.is_dir() else None
         self.folder = Path(tempfile.mkdtemp(prefix="hpcrunner-model-", dir=where))
@@ -514,6 +516,9 @@ class World:
         self.seen_never_started = len(self.cluster.never_started)
         if self.cluster.complaints:
             raise Broken(f"not what Slurm takes: {self.cluster.complaints}")
+        doubled = [name for name, count in Counter(self.cluster.taken).items() if count > 1]
+        if doubled and not self.doubles:
+            raise Broken(f"submitted again though Slurm had it: {doubled}")
         known = Counter(self._digests())
         for body in self.queue.settled:
             if digest(body) not in known:
@@ -562,6 +567,14 @@ class World:
         self._server("controller", UP)
         self._server("database", UP)
         cluster.lag = 0.0
+        self.rounds(150.0)
+        for e in self.experiments():
+            base, _, index = e.job_id.partition("_")
+            job = cluster.jobs.get(int(base or 0))
+            task = job.tasks.get(int(index) if index else None) if job else None
+            live = task is not None and not task.told and (task.waits or task.word == "RUNNING")
+            if live and e.id in self.wished and not e.state.final:
+                raise Broken(f"{e.id}: the wish to cancel {e.job_id} never reached Slurm")
         for number in range(rounds):
             self.step()
             if not self.queue.waiting and self.journal and not self.journal.count_live():

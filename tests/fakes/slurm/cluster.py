@@ -144,6 +144,7 @@ class Cluster:
         self.complaints: list[str] = []  # argv that no Slurm would take
         # Tasks that were cancelled while they waited, as (batch folder, index).
         self.never_started: list[tuple[str, int | None]] = []
+        self.taken: list[str] = []  # the name of every submission that was taken
         self.uid = 1001
 
     # -- what happens of itself ------------------------------------------------------------
@@ -185,6 +186,7 @@ class Cluster:
         """Take a job; returns its id."""
         base = self.next_id
         self.next_id += 1
+        self.taken.append(options["job-name"])
         job = self.jobs[base] = Job(base, options, script, now)
         row = Account(job, None, now)
         if job.is_array:
