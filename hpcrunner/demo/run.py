@@ -13,7 +13,7 @@ from hpcrunner.client.publish import publish, store_work
 from hpcrunner.gateway.assemble import open_gateway, spool_of
 from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.gateway import Limits
-from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.reader import Reader
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.sites.load import load_site
 from hpcrunner.sites.site import Site
@@ -66,5 +66,5 @@ def run_demo(folder: Path, show: Callable[[Sequence[Experiment]], None]) -> list
     raise AssertionError("unreachable")
 
 
-def _all(journal: Journal) -> list[Experiment]:
+def _all(journal: Reader) -> list[Experiment]:
     return journal.recent(len(WORK))

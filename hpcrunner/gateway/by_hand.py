@@ -17,8 +17,8 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.assemble import open_gateway, spool_of
 from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.experiment import Experiment, State
-from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import Contender, SpoolBusy
+from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.spool import Spool, SpoolError, Verb
 from hpcrunner.gateway.view import log_path
 from hpcrunner.queues.sources import QueueOptions
@@ -34,7 +34,7 @@ _WHICH = "is this the right --site or --spool?"
 
 
 @contextmanager
-def look(site: Site) -> Iterator[Journal]:
+def look(site: Site) -> Iterator[Reader]:
     """The site's journal, for reading. Raises SpoolError where there is none yet."""
     spool = spool_of(site)
     if not spool.journal.exists():
@@ -43,7 +43,7 @@ def look(site: Site) -> Iterator[Journal]:
             where=f"spool {spool.root}",
             remedy=_WHICH,
         )
-    journal = Journal(spool.journal, time.time, make=False)
+    journal = Reader(spool.journal)
     try:
         yield journal
     finally:
@@ -116,7 +116,7 @@ def _rounds(step: Callable[[], None], wait: Callable[[], float]) -> Callable[[],
 
 
 def _watch(
-    journal: Journal,
+    journal: Reader,
     body: bytes,
     since: float,
     done: Callable[[Experiment], bool],
@@ -146,9 +146,7 @@ def ended(experiment: Experiment) -> bool:
     return experiment.state.final
 
 
-def follow(
-    spool: Spool, journal: Journal, experiment: Experiment, *, wait: bool
-) -> Iterator[bytes]:
+def follow(spool: Spool, journal: Reader, experiment: Experiment, *, wait: bool) -> Iterator[bytes]:
     """An experiment's output in pieces; with ``wait``, as it grows until the experiment ends."""
     offset = 0
     while True:

@@ -19,8 +19,9 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
-from hpcrunner.gateway.journal import BatchRow, BatchState, Journal
+from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import SubmitRate
+from hpcrunner.gateway.reader import BatchRow, BatchState
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.plan import Plan, PlannedExperiment
 from hpcrunner.request.reasons import Reason

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hpcrunner.gateway.assemble import hold_spool, spool_of
 from hpcrunner.gateway.by_hand import existing_spool, look
 from hpcrunner.gateway.collector import ask
-from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import Contender, SpoolBusy, wait_for_lock
+from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.retention import ages_of
 from hpcrunner.gateway.spool import SpoolError
 from hpcrunner.gateway.sweep import Sweep, Tally
@@ -64,7 +64,7 @@ def collect(site: Site, older_than: float | None) -> Report:
         return Report(tally, journal_smaller=size - hold.journal.aging.free()[1])
 
 
-def _swept(journal: Journal, site: Site, older_than: float | None, *, dry: bool) -> Tally:
+def _swept(journal: Reader, site: Site, older_than: float | None, *, dry: bool) -> Tally:
     spool = spool_of(site)
     ages = ages_of(site.retention, site.repeat_window, older_than)
     sweep = Sweep(journal, spool, ages, time.time, dry=dry)

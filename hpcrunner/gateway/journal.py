@@ -5,46 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from hpcrunner.gateway import rows
-from hpcrunner.gateway.aging import Aging
-from hpcrunner.gateway.database import Database, JournalError
-from hpcrunner.gateway.experiment import (
-    FINAL,
-    LIVE,
-    SET_ASIDE,
-    EndedAttempt,
-    Experiment,
-    Outcome,
-    State,
-)
+from hpcrunner.gateway.experiment import SET_ASIDE, Experiment, Outcome, State
+from hpcrunner.gateway.reader import NOT_FINAL, BatchState, Reader
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
-
-_NOT_FINAL = f"state NOT IN ({', '.join(repr(s.value) for s in sorted(FINAL))})"
-
-
-class BatchState(str, Enum):
-    """Where a batch stands with the scheduler."""
-
-    SUBMITTING = "SUBMITTING"  # the scheduler may or may not have it: look before submitting
-    READY = "READY"  # known not to be submitted; to be tried (again)
-    SUBMITTED = "SUBMITTED"
-    REFUSED = "REFUSED"
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRow:
-    """One batch as the journal has it. Times are epoch seconds."""
-
-    id: str
-    state: BatchState
-    spec: JobSpec
-    size: int
-    created_at: float
-    submitted_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +40,13 @@ class NextAttempt:
     text: str
 
 
-class Journal:
-    """Reads and writes of one journal file. Raises JournalError with what to do about it."""
+class Journal(Reader):
+    """The gateway's own: it reads, and it alone writes."""
 
-    def __init__(self, path: Path, clock: Callable[[], float], *, make: bool = True) -> None:
-        """Open the journal at ``path``; with ``make``, create or update it where needed."""
-        self._file = Database(path, make=make)
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        """Open the journal at ``path``, made or brought up to date where needed."""
+        super().__init__(path, make=True)
         self._clock = clock
-        self.aging = Aging(self._file)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
     def take_over(self, host: str, pid: int) -> None:
         """Become the one writer; every older one gets Superseded from its next write on."""
@@ -93,8 +55,6 @@ class Journal:
     def check(self) -> None:
         """Look the file over for damage. Raises JournalError."""
         self._file.check()
-
-    # -- writing ---------------------------------------------------------------------------
 
     def add(self, new: Sequence[NewExperiment]) -> None:
         """Write a group of new experiments: one transaction, one sync."""
@@ -138,7 +98,7 @@ class Journal:
         with self._file.write() as db:
             db.execute("UPDATE batches SET state = ? WHERE id = ?", (state.value, batch))
             db.execute(
-                f"UPDATE experiments SET pending = ? WHERE batch = ? AND {_NOT_FINAL}",
+                f"UPDATE experiments SET pending = ? WHERE batch = ? AND {NOT_FINAL}",
                 (why, batch),
             )
 
@@ -153,7 +113,7 @@ class Journal:
             for task, job_id in enumerate(job_ids, start=1):
                 row = db.execute(
                     "UPDATE experiments SET state = ?, job_id = ?, submitted_at = ?, pending = ''"
-                    f" WHERE batch = ? AND task = ? AND {_NOT_FINAL} RETURNING id",
+                    f" WHERE batch = ? AND task = ? AND {NOT_FINAL} RETURNING id",
                     (State.PENDING.value, job_id, now, batch, task),
                 ).fetchone()
                 if row:
@@ -168,7 +128,7 @@ class Journal:
             )
             refused = db.execute(
                 "UPDATE experiments SET state = ?, reason = ?, text = ?, ended_at = ?, aside = 1"
-                f" WHERE batch = ? AND {_NOT_FINAL} RETURNING id",
+                f" WHERE batch = ? AND {NOT_FINAL} RETURNING id",
                 (State.REJECTED.value, Reason.SUBMIT_REFUSED.value, text, now, batch),
             ).fetchall()
             for (experiment,) in refused:
@@ -201,7 +161,7 @@ class Journal:
                     "UPDATE experiments SET state = ?, reason = ?, text = ?, exit_code = ?,"
                     " node = CASE WHEN ? = '' THEN node ELSE ? END,"
                     " started_at = COALESCE(?, started_at), ended_at = ?, pending = '', aside = ?"
-                    f" WHERE id = ? AND {_NOT_FINAL}",
+                    f" WHERE id = ? AND {NOT_FINAL}",
                     (
                         o.state.value,
                         o.reason.value,
@@ -228,7 +188,7 @@ class Journal:
                     " task = 0, job_id = '', node = '', pending = ?, not_before = ?,"
                     " infrastructure_failures = ?, payload_failures = ?,"
                     " submitted_at = NULL, started_at = NULL"
-                    f" WHERE id = ? AND attempt = ? AND {_NOT_FINAL}",
+                    f" WHERE id = ? AND attempt = ? AND {NOT_FINAL}",
                     (
                         State.ACCEPTED.value,
                         rows.spec_text(n.spec),
@@ -258,7 +218,7 @@ class Journal:
             )
             waiting = db.execute(
                 "UPDATE experiments SET state = ?, spec = ?, batch = '', task = 0, pending = ?"
-                f" WHERE batch = ? AND {_NOT_FINAL} RETURNING id",
+                f" WHERE batch = ? AND {NOT_FINAL} RETURNING id",
                 (State.ACCEPTED.value, rows.spec_text(spec), why, batch),
             ).fetchall()
             for (experiment,) in waiting:
@@ -290,149 +250,11 @@ class Journal:
         with self._file.write() as db:
             for experiment in ids:
                 changed = db.execute(
-                    f"UPDATE experiments SET cancel_wished = 1 WHERE id = ? AND {_NOT_FINAL}",
+                    f"UPDATE experiments SET cancel_wished = 1 WHERE id = ? AND {NOT_FINAL}",
                     (experiment,),
                 ).rowcount
                 if changed:
                     self._remark(db, experiment, "cancel asked for")
-
-    # -- reading ---------------------------------------------------------------------------
-
-    def repeated(self, digest: str, ended_since: float) -> Experiment | None:
-        """The latest experiment of that message's SHA-256 (hex) that a copy would repeat.
-
-        That is one whose message the queue may still believe to have, one that is not final, or
-        one that ended at ``ended_since`` (epoch seconds) or later.
-        """
-        found = self._experiments(
-            f"WHERE digest = ? AND (settled = 0 OR {_NOT_FINAL} OR ended_at >= ?)"
-            " ORDER BY received_at DESC, rowid DESC LIMIT 1",
-            (digest, ended_since),
-        )
-        return found[0] if found else None
-
-    def by_digest(self, digest: str, since: float) -> Experiment | None:
-        """The latest experiment of that message's SHA-256 (hex) received from ``since`` on."""
-        found = self._experiments(
-            "WHERE digest = ? AND received_at >= ? ORDER BY received_at DESC LIMIT 1",
-            (digest, since),
-        )
-        return found[0] if found else None
-
-    def in_state(self, *states: State) -> list[Experiment]:
-        """Experiments in these states, oldest first."""
-        marks = ", ".join("?" * len(states))
-        return self._experiments(
-            f"WHERE state IN ({marks}) ORDER BY received_at, rowid", tuple(s.value for s in states)
-        )
-
-    def due(self, now: float) -> list[Experiment]:
-        """Accepted experiments that nothing holds back, oldest first."""
-        return self._experiments(
-            "WHERE state = ? AND not_before <= ? ORDER BY received_at, rowid",
-            (State.ACCEPTED.value, now),
-        )
-
-    def next_due(self) -> float | None:
-        """When (epoch seconds) the next accepted experiment may be submitted; None without any."""
-        found = self._file.read(
-            "SELECT min(not_before) FROM experiments WHERE state = ?", (State.ACCEPTED.value,)
-        )
-        return None if found[0][0] is None else float(found[0][0])
-
-    def aside(self) -> list[Experiment]:
-        """The dead list, oldest first."""
-        return self._experiments("WHERE aside = 1 ORDER BY received_at, rowid", ())
-
-    def attempts(self, experiment: str) -> list[EndedAttempt]:
-        """The attempts before the present one, oldest first."""
-        found = self._file.read(
-            f"SELECT {rows.ATTEMPT_COLUMNS} FROM attempts WHERE experiment = ? ORDER BY attempt",
-            (experiment,),
-        )
-        return [rows.attempt_of(row) for row in found]
-
-    def live(self) -> list[Experiment]:
-        """All experiments that are not final, oldest first."""
-        return self.in_state(*LIVE)
-
-    def count(self, *states: State) -> int:
-        """How many experiments are in these states."""
-        marks = ", ".join("?" * len(states))
-        found = self._file.read(
-            f"SELECT count(*) FROM experiments WHERE state IN ({marks})",
-            tuple(s.value for s in states),
-        )
-        return int(found[0][0])
-
-    def count_live(self) -> int:
-        """How many experiments are not final."""
-        return self.count(*LIVE)
-
-    def cancel_wished(self) -> list[Experiment]:
-        """Experiments that somebody wants ended and that are not yet."""
-        return self._experiments(f"WHERE cancel_wished = 1 AND {_NOT_FINAL}", ())
-
-    def of_batch(self, batch: str) -> list[Experiment]:
-        """A batch's experiments in task order."""
-        return self._experiments("WHERE batch = ? ORDER BY task", (batch,))
-
-    def batches(self, *states: BatchState) -> list[BatchRow]:
-        """Batches in these states, oldest first."""
-        marks = ", ".join("?" * len(states))
-        found = self._file.read(
-            "SELECT id, state, spec, size, created_at, submitted_at FROM batches"
-            f" WHERE state IN ({marks}) ORDER BY created_at, rowid",
-            tuple(s.value for s in states),
-        )
-        return [
-            BatchRow(r[0], BatchState(r[1]), rows.spec_of(r[2]), r[3], r[4], r[5]) for r in found
-        ]
-
-    def batch_ids(self) -> set[str]:
-        """The ids of every batch ever begun."""
-        return {row[0] for row in self._file.read("SELECT id FROM batches")}
-
-    def recent(self, most: int) -> list[Experiment]:
-        """The latest experiments, oldest first."""
-        return self._experiments("ORDER BY received_at DESC, rowid DESC LIMIT ?", (most,))[::-1]
-
-    def find(self, name: str) -> list[Experiment]:
-        """Experiments by id, the start of an id, or the client's key; oldest first."""
-        return self._experiments(
-            "WHERE id = ? OR key = ? OR substr(id, 1, ?) = ? ORDER BY received_at, rowid",
-            (name, name, len(name), name),
-        )
-
-    def message(self, experiment: str) -> bytes:
-        """The message as it came: it holds credentials."""
-        found = self._file.read("SELECT message FROM experiments WHERE id = ?", (experiment,))
-        if not found:
-            raise JournalError(
-                "no such experiment",
-                where=f"experiment {experiment}",
-                remedy="'hpcrunner status' lists them",
-            )
-        return bytes(found[0][0])
-
-    def digest(self, experiment: str) -> str:
-        """The SHA-256 (hex) of an experiment's message."""
-        found = self._file.read("SELECT digest FROM experiments WHERE id = ?", (experiment,))
-        return str(found[0][0])
-
-    def history(self, experiment: str) -> list[tuple[float, State, str]]:
-        """Every step of an experiment: time, state, text."""
-        found = self._file.read(
-            "SELECT at, state, text FROM transitions WHERE experiment = ? ORDER BY rowid",
-            (experiment,),
-        )
-        return [(r[0], State(r[1]), r[2]) for r in found]
-
-    # -- inside ----------------------------------------------------------------------------
-
-    def _experiments(self, clause: str, values: tuple[object, ...]) -> list[Experiment]:
-        found = self._file.read(f"SELECT {rows.COLUMNS} FROM experiments {clause}", values)
-        return [rows.experiment_of(row) for row in found]
 
     def _insert(self, db: sqlite3.Connection, row: NewExperiment, *, settled: bool) -> None:
         e = row.experiment

@@ -18,7 +18,7 @@ from hpcrunner.batch.batch import NAME_PREFIX
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.aging import OldBatch
 from hpcrunner.gateway.experiment import LIVE
-from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.removal import changed_at, removal, size_of
 from hpcrunner.gateway.retention import (
     Ages,
@@ -81,7 +81,7 @@ class Sweep:
     """One pass over the whole spool. With ``dry``, nothing is changed, only counted."""
 
     def __init__(
-        self, journal: Journal, spool: Spool, ages: Ages, clock: Callable[[], float], *, dry: bool
+        self, journal: Reader, spool: Spool, ages: Ages, clock: Callable[[], float], *, dry: bool
     ) -> None:
         self._aging = journal.aging
         self._journal = journal

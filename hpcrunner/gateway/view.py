@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment, State
-from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, RecordError, record_from_json
@@ -21,7 +21,7 @@ class NoSuchExperiment(HpcrunnerError):
     exit_code = 66  # EX_NOINPUT
 
 
-def choose(journal: Journal, name: str) -> Experiment:
+def choose(journal: Reader, name: str) -> Experiment:
     """The experiment of that id, start of an id, or client's key (the latest of that key).
 
     Raises NoSuchExperiment where none or several different ones answer.
@@ -99,7 +99,7 @@ def summary(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def details(spool: Spool, journal: Journal, experiment: Experiment) -> dict[str, Any]:
+def details(spool: Spool, journal: Reader, experiment: Experiment) -> dict[str, Any]:
     """All there is to know of one experiment, as JSON-able values."""
     record = record_of(spool, experiment)
     path = log_path(spool, experiment)

@@ -11,7 +11,8 @@ import pytest
 
 from hpcrunner.gateway.database import Database, JournalError, Superseded
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
-from hpcrunner.gateway.journal import BatchState, Journal, NewExperiment, NextAttempt
+from hpcrunner.gateway.journal import Journal, NewExperiment, NextAttempt
+from hpcrunner.gateway.reader import BatchState, Reader
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
 
@@ -56,7 +57,7 @@ def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
 
 def test_job_ids_reach_their_tasks_in_order(journal: Journal) -> None:
     submitted(journal, "a", "b")
-    assert [(e.id, e.task, e.job_id) for e in journal.of_batch("b1")] == [
+    assert [(e.id, e.task, e.job_id) for e in journal.live()] == [
         ("a", 1, "77_1"),
         ("b", 2, "77_2"),
     ]
@@ -142,7 +143,7 @@ def test_a_journal_of_the_first_version_is_brought_up_to_date_with_all_it_holds(
     db.executescript((Path(__file__).parent / "journal_version_1.sql").read_text())
     db.close()
     with pytest.raises(JournalError, match="start the gateway once"):
-        Journal(tmp_path / "j.db", lambda: 1.0, make=False)
+        Reader(tmp_path / "j.db")
     journal = Journal(tmp_path / "j.db", lambda: 1.0)
     (found,) = journal.live()
     assert (found.id, found.state, found.job_id) == ("0123456789ab", State.PENDING, "77_1")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ os.write(fd, (os.environ["STUDIOML_EXPERIMENT"] + "\\n").encode())
 if len(sys.argv) > 2:
     time.sleep(float(sys.argv[2]))
 """
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the journal says of an experiment."""
+
+    id: str
+    state: State
+    job_id: str
 
 
 class Flow:
