@@ -1,0 +1,99 @@
+"""What the model found, each as the shortest way there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from slurm.cluster import Fault
+from world import SUCCESS, World
+
+from hpcrunner.gateway.experiment import State
+from hpcrunner.request.reasons import Reason
+
+
+@pytest.fixture
+def make_world() -> Iterator[Callable[..., World]]:
+    made: list[World] = []
+
+    def make(**given: object) -> World:
+        made.append(World(**given))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a duplicate's end counts as the attempt's, though the claim names another job: a "
+    "second attempt then runs beside the first",
+)
+def test_an_attempt_that_another_job_claimed_is_followed_there(
+    make_world: Callable[..., World],
+) -> None:
+    """A submission that arrives after the settle time leaves two jobs on one batch."""
+    world = make_world(doubles=True)
+    world.publish()
+    world.cluster.faults.append(Fault("sbatch", "socket_late", 200.0))
+    world.rounds(250.0)
+    first, second = sorted(world.waiting())
+    (e,) = world.experiments()
+    known, late = (first, second) if e.job_id == str(first[0]) else (second, first)
+    world.start(late)
+    world.rounds(30.0)
+    world.start(known)
+    world.end(known, "COMPLETED")
+    world.rounds(300.0)
+    assert world.experiments()[0].attempt == 1
+    world.end(late, "COMPLETED", Reason.COMPLETED)
+    world.rounds(300.0)
+    (e,) = world.experiments()
+    assert (e.state, e.reason) == SUCCESS
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a look-up takes whatever bears the id for the job: squeue's name is not compared",
+)
+def test_a_job_whose_id_another_got_after_a_cold_start_is_not_taken_for_it(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(retries={"infrastructure": 0})
+    world.publish()
+    world.step()
+    world.start((1, None))
+    world.step()
+    world.cold_start(flush=False)
+    world.cluster.next_id = 1
+    world.publish()
+    world.rounds(30.0)
+    world.start((1, None))
+    world.rounds(30.0)
+    world.end((1, None), "COMPLETED", Reason.COMPLETED)
+    world.rounds(600.0)
+    states = [e.state for e in world.experiments()]
+    assert states == [State.LOST, State.SUCCEEDED]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="scancel is given the id alone, which may be another job's by now"
+)
+def test_a_cancel_never_ends_a_job_that_only_has_the_same_id(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world()
+    world.publish()
+    world.step()
+    world.start((1, None))
+    world.step()
+    world.cold_start(flush=False)
+    world.cluster.next_id = 1
+    world.publish()
+    world.rounds(30.0)
+    world.start((1, None))
+    lost, _ = world.experiments()
+    world.wish_cancel(lost.id)
+    world.rounds(60.0)
+    assert not world.task((1, None)).told
