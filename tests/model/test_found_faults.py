@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from slurm.cluster import Fault
+from slurm.cluster import DOWN, UP, Fault
 from world import SUCCESS, World
 
 from hpcrunner.gateway.experiment import State
@@ -97,3 +97,24 @@ def test_a_cancel_never_ends_a_job_that_only_has_the_same_id(
     world.wish_cancel(lost.id)
     world.rounds(60.0)
     assert not world.task((1, None)).told
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="stuck_after counts from the batch's making, not from the first such refusal",
+)
+def test_one_doubtful_refusal_after_a_long_outage_sets_nothing_aside(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world()
+    world.publish()
+    world.cluster.controller = DOWN
+    world.step()
+    world.pass_time(2 * world.site.stuck_after)
+    world.cluster.controller = UP
+    text = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    world.cluster.faults.append(Fault("sbatch", "refuse", text))
+    world.refusals += 1  # the world itself must not object
+    world.rounds(900.0)
+    (e,) = world.experiments()
+    assert e.state is State.PENDING

@@ -78,10 +78,8 @@ ENDS = st.fixed_dictionaries(
 )
 REFUSALS = [
     ("Invalid partition name specified", True),
-    (
-        "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
-        False,
-    ),
+    # May be set aside, after a while at most: see test_found_faults.py.
+    ("Job violates accounting/QOS policy (job submit limit, user's size and/or time)", True),
     ("Slurm temporarily unable to accept job, sleeping and retrying", False),
 ]
 SBATCH = [
