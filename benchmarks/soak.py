@@ -21,6 +21,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -68,6 +69,7 @@ class Soak:
     folder: Path
     queue: str
     cancelled: set[str] = field(default_factory=set)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def prepare(self, plan: Sequence[Design], span: float) -> None:
         """Site, workspace and the client's list, all the user's own."""
@@ -129,7 +131,7 @@ class Soak:
             else ["--queue-root", self.folder / "queue"]
         )
         library = self.facts["drmaa"]["library"] or ""
-        return self.user.start(
+        return self._start(
             self.user.bin / "hpcrunner",
             "gateway",
             "--site",
@@ -142,6 +144,18 @@ class Soak:
                 "DRMAA_LIBRARY_PATH": library,
             },
         )
+
+    def start_client(self) -> subprocess.Popen[bytes]:
+        client = self.folder / "client.py"
+        return self._start(
+            self.user.bin / "python", client, self.folder, log=self.folder / "client.log"
+        )
+
+    def _start(
+        self, *argv: str | Path, log: Path, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        self.started.append(self.user.start(*argv, log=log, env=env))
+        return self.started[-1]
 
     def cancel(self) -> None:
         """Cancel one half as soon as the journal has them, the other once they are seen to run."""
@@ -196,16 +210,23 @@ class Soak:
             raise SystemExit(f"hpcrunner status failed: {done.stderr}")
         return list(json.loads(done.stdout))
 
-    def left_in_slurm(self) -> int:
-        """Jobs of ours that Slurm still has waiting or running, though all has ended."""
-        names = {path.name for path in (self.folder / "spool" / "batches").iterdir()}
+    def left_in_slurm(self) -> list[str]:
+        """Ids of jobs of ours that Slurm still has waiting or running."""
+        folder = self.folder / "spool" / "batches"
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
         done = subprocess.run(
-            ["squeue", "--noheader", "--array", "--format=%j", f"--user={self.user.name}"],
+            ["squeue", "--noheader", "--format=%A %j", f"--user={self.user.name}"],
             capture_output=True,
             text=True,
             timeout=60,
         )
-        return sum(any(name in line for name in names) for line in done.stdout.splitlines())
+        rows = [line.split() for line in done.stdout.splitlines()]
+        return [job for job, name in rows if name.rpartition("-")[2] in names]
+
+    def clear_slurm(self) -> None:
+        """Nothing of a soak that was broken off runs on."""
+        if left := self.left_in_slurm():
+            subprocess.run(["scancel", *left], timeout=60)
 
 
 def main() -> int:
@@ -224,10 +245,15 @@ def main() -> int:
     folder = user.folder(parent / f"{given.seed}-{secrets.token_hex(3)}")
     queue = ("rmq_soak_" if given.queue == "rabbitmq" else "local_soak_") + folder.name
     soak = Soak(given, layout, known, user, folder, queue)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("soak: told to end"))
+    code = 1
     try:
         code = _run(soak)
     finally:
+        for process in soak.started:
+            process.kill()
         mend_all(layout)
+        soak.clear_slurm()
     if given.keep or code:
         print(f"everything is kept in {folder}")
     else:
@@ -242,12 +268,10 @@ def _run(soak: Soak) -> int:
     span = max((f.at for f in faults), default=given.gap)
     plan = designs(given.experiments, max(1, min(given.experiments, int(span / 15))), random_)
     soak.prepare(plan, span)
-    log = soak.folder / "client.log"
-    client = soak.user.start(
-        soak.user.bin / "python", soak.folder / "client.py", soak.folder, log=log
-    )
+    client = soak.start_client()
     while not (soak.folder / "designs.json").exists():
         if client.poll() is not None:
+            log = soak.folder / "client.log"
             raise SystemExit(f"the client failed: {log.read_text()}")
         time.sleep(0.2)
     service = Service(soak.start_gateway)
@@ -256,10 +280,14 @@ def _run(soak: Soak) -> int:
     began = time.time()
     injector = Injector(soak.layout, service, faults)
     injector.start()
-    finished = _wait(soak, client, injector)
+    try:
+        finished = _wait(soak, client, injector)
+    except BaseException:
+        service.abandon()
+        raise
     took = time.time() - began
     code = service.close()
-    left = soak.left_in_slurm() if finished else -1
+    left = len(soak.left_in_slurm())
     evidence = gather(soak.folder, soak.status())
     injected = sorted(injector.done, key=lambda one: one.began)
     by_cgroup = soak.facts["slurm"]["memory_enforced_by"] == "cgroup"

@@ -83,6 +83,11 @@ class Service:
         self._closed = True
         return code
 
+    def abandon(self) -> None:
+        """Kill it, and start no other: the soak was broken off."""
+        self._closed = True
+        self.kill()
+
     @property
     def usage(self) -> Usage:
         return Usage(self._peak, sum(self._cpu.values()), self._up)
@@ -115,7 +120,7 @@ class Service:
                 if process.poll() is None:
                     self._measure(process)
                     self._up += now - before
-                elif wanted:
+                elif wanted and not self._closed:
                     # Also a command line tool has the spool's lock for a moment.
                     if process.returncode != BUSY:
                         self.exits[process.returncode] += 1
