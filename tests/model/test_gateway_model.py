@@ -162,9 +162,15 @@ MISHAPS: dict[str, Callable[[World, int], None]] = {
 
 
 class GatewayModel(RuleBasedStateMachine):
-    @initialize(requeue=st.booleans(), retries=st.integers(0, 3), count=st.integers(2, 8))
-    def begin(self, requeue: bool, retries: int, count: int) -> None:
-        self.world = World(requeue=requeue, retries={"infrastructure": retries, "payload": 1})
+    @initialize(
+        requeue=st.booleans(),
+        retries=st.integers(0, 3),
+        count=st.integers(2, 8),
+        accounting=st.sampled_from(["slurmdbd", "slurmdbd", "none"]),
+    )
+    def begin(self, requeue: bool, retries: int, count: int, accounting: str) -> None:
+        budgets = {"infrastructure": retries, "payload": 1}
+        self.world = World(requeue=requeue, retries=budgets, accounting={"mode": accounting})
         for number in range(count):
             self.world.publish(cpus=1 + number % 2)
         self.world.step()

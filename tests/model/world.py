@@ -160,6 +160,7 @@ class World:
             }
         )
         self.cluster = Cluster()
+        self.cluster.accounting = self.site.accounting.mode != "none"
         self.cluster.rows_of_others = ["17|N/A|RUNNING|1800000000|n2|None|odd|name", "two", "|"]
         self.queue = Queue(self.boundary)
         self.ids = itertools.count(1)
@@ -473,6 +474,8 @@ class World:
 
     def blind(self, since: float) -> bool:
         """Whether accounting was away for longer than the site waits for it, after that time."""
+        if not self.cluster.accounting:
+            return True
         ends = [(max(a, since), self.now if b is None else b) for a, b in self.outages]
         return any(b - a >= self.site.accounting.wait for a, b in ends)
 
@@ -548,6 +551,9 @@ class World:
         since, alone = self.by_record_alone.get((e.id, e.attempt), (0.0, set()))
         if said in alone and self.blind(since):
             return
+        forgotten = LOST if e.id not in self.wished else CANCELLED
+        if said == forgotten and truth and not self.cluster.accounting:
+            return  # it left no record, and the controller has forgotten it
         if said == CANCELLED and e.id in self.wished and not e.job_id:
             return
         if e.reason is Reason.SUBMIT_REFUSED and self.refusals:
