@@ -7,6 +7,7 @@ the command line reads.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -62,14 +63,7 @@ class Database:
         self._path = path
         self._generation: int | None = None
         try:
-            os.close(os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o600))
-            self._db = sqlite3.connect(path, timeout=_LOCK_PATIENCE, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = TRUNCATE")
-            self._db.execute("PRAGMA synchronous = FULL")
-            # Messages hold credentials: what is removed is overwritten, not only set free.
-            self._db.execute("PRAGMA secure_delete = ON")
-            if make:
-                schema.bring_up_to_date(self._db)
+            self._db = self._made(path) if make else _for_looking(path)
             found = schema.version_of(self._db)
         except (OSError, sqlite3.Error) as error:
             raise self._fault(error) from error
@@ -83,6 +77,17 @@ class Database:
                 if older
                 else "run the version of hpcrunner that wrote it, or a newer one",
             )
+
+    @staticmethod
+    def _made(path: Path) -> sqlite3.Connection:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        db = sqlite3.connect(path, timeout=_LOCK_PATIENCE, isolation_level=None)
+        db.execute("PRAGMA journal_mode = TRUNCATE")
+        db.execute("PRAGMA synchronous = FULL")
+        # Messages hold credentials: what is removed is overwritten, not only set free.
+        db.execute("PRAGMA secure_delete = ON")
+        schema.bring_up_to_date(db)
+        return db
 
     def close(self) -> None:
         """Close the file."""
@@ -157,5 +162,21 @@ class Database:
             f"cannot be used ({error})",
             where=where,
             remedy="check room, quota and permissions of the spool's file system",
-            passing=True,
+            # Anything else that SQLite refuses is a fault of ours, which no waiting mends.
+            passing=isinstance(error, OSError | sqlite3.OperationalError),
         )
+
+
+def _for_looking(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, but for what a crashed writer has left to undo."""
+    try:
+        os.close(os.open(path, os.O_RDWR))
+        mode = "rw"
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        mode = "ro"
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    db = sqlite3.connect(uri, uri=True, timeout=_LOCK_PATIENCE, isolation_level=None)
+    db.execute("PRAGMA query_only = ON")
+    return db

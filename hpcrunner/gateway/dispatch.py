@@ -104,8 +104,10 @@ class Dispatch:
                     len(planned) - len(tasks),
                 )
 
-    def step(self) -> int:
+    def step(self, go_on: Callable[[], bool] = lambda: True) -> int:
         """Settle what is uncertain, then submit what waits; returns how many were submitted.
+
+        Between two submissions ``go_on`` may say no.
 
         Raises JournalError or SpoolError where nothing can be written down: then nothing was
         submitted that the journal does not know of.
@@ -118,7 +120,7 @@ class Dispatch:
         for row in self._journal.batches(BatchState.READY):
             if self._doubtful.get(row.id, 0.0) > self._clock():
                 continue
-            if not self._rate.take():
+            if not go_on() or not self._rate.take():
                 return submitted
             self._journal.set_batch(row.id, BatchState.SUBMITTING)
             crashpoint("dispatch.batch_resumed")
@@ -126,7 +128,7 @@ class Dispatch:
             if self._clock() < self._not_before:
                 return submitted
         for spec, group in self._groups():
-            if not self._rate.take():
+            if not go_on() or not self._rate.take():
                 break
             batch = self._form(spec, group)
             submitted += self._submit(batch, self._clock()) if batch else 0

@@ -140,7 +140,7 @@ class Gateway:
             self._track.period.soon()
         if not go_on():
             return
-        submitted = self._dispatch.step()
+        submitted = self._dispatch.step(go_on)
         if submitted:
             self._track.period.soon()
             self._track_at = min(self._track_at, self._clock() + self._track.period.seconds)

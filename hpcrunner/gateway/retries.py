@@ -119,7 +119,8 @@ def backoff(policy: Retries, failures: int) -> float:
 
 def exhausted(experiment: Experiment, outcome: Outcome) -> str:
     """What to add to the text of an outcome that ends several attempts."""
-    if experiment.attempt == 1 or fault_of(outcome) is Fault.NONE:
+    failures = experiment.infrastructure_failures + experiment.payload_failures
+    if failures == 0 or fault_of(outcome) is Fault.NONE:
         return ""
     return f"; attempt {experiment.attempt}, and no further one is due"
 

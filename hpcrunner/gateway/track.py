@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,8 +74,8 @@ class Track:
         sightings = self._scheduler.look_up([e.job_id for e in submitted], since)
         took = self._clock() - began
         # Listed after the scheduler was asked: what it calls ended has had time to show.
-        batches = {e.batch for e in submitted}
-        records = {batch: self._spool.records(batch) for batch in batches}
+        records = self._records({e.batch for e in submitted})
+        submitted = [e for e in submitted if e.batch in records]
         outcomes, changed = self._judge_all(submitted, sightings, records)
         crashpoint("track.judged")
         stuck = [e for e, _ in outcomes if sightings[e.job_id].state is JobState.QUEUED]
@@ -94,6 +94,18 @@ class Track:
         ending = any(e.task in records[e.batch] for e in submitted)
         self.period.after(took=took, news=bool(outcomes or changed or ending))
         return len(outcomes)
+
+    def _records(self, batches: Iterable[str]) -> dict[str, dict[int, Path]]:
+        """The records of each batch; one that cannot be listed is left out: its jobs may well
+        have left some, so nothing of it is judged now.
+        """
+        found: dict[str, dict[int, Path]] = {}
+        for batch in batches:
+            try:
+                found[batch] = self._spool.records(batch)
+            except OSError as error:
+                log.warning("batch %s: cannot list its records now (%s)", batch, error)
+        return found
 
     def _write_down(self, outcomes: Sequence[tuple[Experiment, Outcome]]) -> None:
         """Final states, and those attempts that are followed by another."""

@@ -192,3 +192,18 @@ def test_a_file_that_is_no_journal_is_refused_in_one_line(tmp_path: Path) -> Non
         Journal(tmp_path / "j.db", lambda: 1.0)
     assert "\n" not in caught.value.line()
     assert str(tmp_path / "j.db") in caught.value.line()
+
+
+def test_a_look_at_the_journal_cannot_write_to_it(journal: Journal, tmp_path: Path) -> None:
+    journal.add([row("a")])
+    looking = Database(tmp_path / "journal.db", make=False)
+    with pytest.raises(JournalError), looking.write() as db:
+        db.execute("DELETE FROM experiments")
+    assert [e.id for e in Reader(tmp_path / "journal.db").live()] == ["a"]
+
+
+def test_a_fault_of_ours_is_not_waited_for_like_a_full_disk(journal: Journal) -> None:
+    journal.add([row("a")])
+    with pytest.raises(JournalError) as caught:
+        journal.add([row("a")])
+    assert not caught.value.passing

@@ -213,3 +213,28 @@ def test_a_reason_that_passes_keeps_no_count_of_how_long_it_stood(
         parts.clock.forward(parts.site.stuck_after - 1)
     assert parts.track.step() == 0
     assert parts.journal.count_live() == 1
+
+
+def test_a_folder_that_cannot_be_listed_holds_up_only_its_own_batch(
+    parts: Any, message: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cpus in (1, 2):
+        parts.pile.put(message(f"e{cpus}", cpus=cpus))
+    parts.intake.drain(2)
+    parts.dispatch.step()
+    bad, good = parts.journal.live()
+    for e in (bad, good):
+        leave_record(parts, e)
+        parts.scheduler.sightings[e.job_id] = DONE
+    listed = parts.spool.records
+
+    def records(batch: str) -> Any:
+        if batch == bad.batch:
+            raise PermissionError(13, "Permission denied")
+        return listed(batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.spool, "records", records)
+        assert parts.track.step() == 1
+    assert [e.id for e in parts.journal.live()] == [bad.id]
+    assert parts.track.step() == 1
