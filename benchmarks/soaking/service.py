@@ -15,6 +15,7 @@ from pathlib import Path
 
 BUSY = 75  # EX_TEMPFAIL: another gateway has the spool
 _RESTART = 1.0
+_SETTLED = 5.0
 _HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -79,6 +80,7 @@ class Service:
 
     def close(self) -> int:
         """The last SIGTERM; returns the exit code."""
+        time.sleep(_SETTLED)  # one that has just been started cannot know the signal yet
         code = self.term()
         self._closed = True
         return code
