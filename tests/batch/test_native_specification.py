@@ -74,6 +74,15 @@ def test_what_drmaa_cannot_carry_is_not_in_the_native_specification(
     assert not names & {"--export", "--chdir", "--array", "--output", "--open-mode", "--signal"}
 
 
+@pytest.mark.parametrize(("grace", "seconds"), [(30.0, 30), (0.2, 1), (90000.0, 65535)])
+def test_sbatch_has_the_limit_announced_to_the_batch_script_alone_the_sites_grace_ahead(
+    batch: MakeBatch, site: MakeSite, grace: float, seconds: int
+) -> None:
+    # Also without a time of its own: the job then has the partition's, which no plan knows.
+    for shape in (batch(), batch(time_limit=3600)):
+        assert f"--signal=B:USR1@{seconds}" in sbatch_words(shape, site(grace=grace))
+
+
 @pytest.mark.parametrize(
     ("prefix", "gpu_type", "word"),
     [
