@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.native import sbatch_words
 from hpcrunner.schedulers import sacct, sbatch, scancel, squeue
 from hpcrunner.schedulers.command import CommandFailed, Completed
+from hpcrunner.schedulers.contract import Job
 from hpcrunner.schedulers.environment import query_environment
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
@@ -35,14 +36,13 @@ def submit(cluster: Cluster, size: int = 1, name: str = "ab", now: float = NOW) 
     return int(sbatch.parse(Completed(given.stdout, given.stderr, given.status)))
 
 
-def ask(cluster: Cluster, argv: list[str], now: float = NOW) -> Completed:
-    given = answer(cluster, argv, ENVIRONMENT, now)
+def ask(cluster: Cluster, argv: Sequence[str], now: float = NOW) -> Completed:
+    given = answer(cluster, list(argv), ENVIRONMENT, now)
     return Completed(given.stdout, given.stderr, given.status)
 
 
 def live(cluster: Cluster, now: float = NOW) -> dict[str, str]:
-    jobs = squeue.by_id(squeue.parse(ask(cluster, squeue.argv(), now)))
-    return {job_id: job.word for job_id, job in jobs.items()}
+    return {job.job_id: job.word for job in squeue.parse(ask(cluster, squeue.ARGV, now))}
 
 
 def accounted(cluster: Cluster, base: int, now: float = NOW) -> sacct.Accounts:
@@ -54,6 +54,7 @@ def accounted(cluster: Cluster, base: int, now: float = NOW) -> sacct.Accounts:
     "argv",
     [
         ["squeue", "--me", "--long"],
+        [*squeue.ARGV, "--name=hpcr-ab"],
         ["sacct", "--parsable2", "--noheader", "--jobs=1", "--format=JobID,Elapsed"],
         ["scancel", "--full", "1"],
         ["sbatch", "--parsable", "--wrap=true", "script"],
@@ -77,7 +78,7 @@ def test_waiting_tasks_that_are_cancelled_leave_no_trace_and_the_last_ones_a_rec
     ask(cluster, ["scancel", f"{base}_[1,3,5-6]"])
     assert live(cluster) == {str(base): "CANCELLED"}
     found = accounted(cluster, base)
-    assert {n: getattr(found.find(f"{base}_{n}"), "word", "") for n in (1, 2)} == {
+    assert {n: getattr(found.find(Job(f"{base}_{n}", "hpcr-ab")), "word", "") for n in (1, 2)} == {
         1: "CANCELLED",
         2: "CANCELLED",
     }
@@ -114,12 +115,12 @@ def test_servers_that_are_down_say_so_and_those_that_hang_say_nothing() -> None:
     cluster = Cluster()
     base = submit(cluster)
     cluster.controller = cluster.database = DOWN
-    assert ask(cluster, squeue.argv()).returncode == 1
+    assert ask(cluster, squeue.ARGV).returncode == 1
     assert "connect failure" in ask(cluster, ["scancel", str(base)]).stderr
     assert "Connection refused" in ask(cluster, next(sacct.argvs(["1"]))).stderr
     cluster.controller = HANGS
     with pytest.raises(CommandFailed):
-        FakeRunner(cluster, lambda: NOW)(squeue.argv(), timeout=5, environment=ENVIRONMENT)
+        FakeRunner(cluster, lambda: NOW)(squeue.ARGV, timeout=5, environment=ENVIRONMENT)
 
 
 def test_the_executables_share_one_cluster_and_start_fast(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_the_executables_share_one_cluster_and_start_fast(tmp_path: Path) -> Non
     cluster.faults.append(Fault("squeue", "killed", 0.5))
     store.create(cluster)
     install(str(tmp_path / "bin"), store.path)
-    argv = [str(tmp_path / "bin" / "squeue"), *squeue.argv()[1:]]
+    argv = [str(tmp_path / "bin" / "squeue"), *squeue.ARGV[1:]]
     cut = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, text=True)
     whole = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, text=True)
     assert (cut.returncode, len(whole.stdout.splitlines())) == (-9, 3)
@@ -151,7 +152,7 @@ def test_a_real_cluster_says_the_same_of_the_same_jobs(cluster: Any, workdir: Pa
     ids = {what: cluster.run("sbatch", *words).stdout.strip() for what, words in real.items()}
     cluster.run("scancel", ids["waits"])
 
-    def run(argv: list[str]) -> Completed:
+    def run(argv: Sequence[str]) -> Completed:
         variables = {k: v for k, v in ENVIRONMENT.items() if k.startswith(("SLURM_", "LC_"))}
         done = cluster.run(*argv, env=variables)
         return Completed(done.stdout, done.stderr, done.returncode)
@@ -185,15 +186,16 @@ def told_by_the_fake(name: str) -> Any:
     return told(lambda argv: ask(fake, argv), name, ids)
 
 
-def told(run: Callable[[list[str]], Completed], name: str, ids: dict[str, str]) -> Any:
+def told(run: Callable[[Sequence[str]], Completed], name: str, ids: dict[str, str]) -> Any:
     """What both witnesses say of these jobs, ids replaced by what the jobs do."""
     what = {base: do for do, base in ids.items()}
-    jobs = squeue.parse(run(squeue.argv([name])))
+    jobs = [job for job in squeue.parse(run(squeue.ARGV)) if job.name == name]
     words = {(what[j.base], j.index): j.word for j in jobs}
     nodes = {(what[j.base], j.index): bool(j.node) for j in jobs}
     accounts = sacct.parse(run(next(sacct.argvs(list(ids.values())))))
     rows = {
         (what[row.base], row.index): (
+            row.name,
             row.word,
             row.exit_code,
             row.signal,

@@ -1,7 +1,8 @@
 """Run by the cluster's ordinary user: ``as_user.py REQUEST``, a JSON file; answers JSON.
 
 The request names a backend and a list of steps; each step's answer is one element of the list
-that is printed. Errors of the contract are answers too.
+that is printed. Jobs are asked for as (id, name) and answered by id. Errors of the contract are
+answers too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hpcrunner.batch.batch import Batch
 from hpcrunner.schedulers.choose import open_scheduler
 from hpcrunner.schedulers.command import Completed, run
 from hpcrunner.schedulers.contract import (
+    Job,
     JobState,
     SchedulerUnavailable,
     Sighting,
@@ -58,33 +60,38 @@ def do_seek(scheduler: Any, *, left: bool = False, **batch: Any) -> Any:
     """With ``left`` the live queue no longer shows the job, as after MinJobAge."""
     if left:
         scheduler.slurm.runner = without_queue
+        scheduler.slurm.listing.clear()
     made = batch_of(**batch)
     sought = scheduler.seek([made], time.time() - 600)[made.id]
-    scheduler.slurm.runner = run
+    if left:
+        scheduler.slurm.runner = run
+        scheduler.slurm.listing.clear()
     ids = list(sought.submission.job_ids) if sought.submission else None
     return [sought.verdict.value, ids]
 
 
-def do_look_up(scheduler: Any, *, ids: list[str]) -> Any:
-    return {i: plain(s) for i, s in scheduler.look_up(ids, time.time() - 3600).items()}
+def do_look_up(scheduler: Any, *, jobs: list[list[str]]) -> Any:
+    seen = scheduler.look_up([Job(*job) for job in jobs], time.time() - 3600)
+    return {job.id: plain(s) for job, s in seen.items()}
 
 
-def do_wait(scheduler: Any, *, ids: list[str], seconds: float, state: str = "ENDED") -> Any:
+def do_wait(scheduler: Any, *, jobs: list[list[str]], seconds: float, state: str = "ENDED") -> Any:
     """Until all are in that state, and accounted once they have ended."""
     end = time.monotonic() + seconds
+    asked = [Job(*job) for job in jobs]
     while True:
-        seen = scheduler.look_up(ids, time.time() - 3600)
+        seen = scheduler.look_up(asked, time.time() - 3600)
         if all(
             s.state is JobState(state) and (s.accounted or state != "ENDED") for s in seen.values()
         ):
-            return {i: plain(s) for i, s in seen.items()}
+            return {job.id: plain(s) for job, s in seen.items()}
         if time.monotonic() > end:
-            return {i: plain(s) for i, s in seen.items()}
+            return {job.id: plain(s) for job, s in seen.items()}
         time.sleep(0.5)
 
 
-def do_cancel(scheduler: Any, *, ids: list[str]) -> Any:
-    return scheduler.cancel(ids)
+def do_cancel(scheduler: Any, *, jobs: list[list[str]]) -> Any:
+    return scheduler.cancel([Job(*job) for job in jobs])
 
 
 def batch_of(*, id: str, folder: str, size: int = 1, spec: dict[str, Any] | None = None) -> Batch:

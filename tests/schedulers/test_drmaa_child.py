@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from hpcrunner.batch.batch import Batch
-from hpcrunner.schedulers.contract import SubmitRefused, SubmitUncertain
+from hpcrunner.schedulers.command import Completed
+from hpcrunner.schedulers.contract import Job, SubmitRefused, SubmitUncertain, Verdict
 from hpcrunner.schedulers.drmaa_scheduler import DrmaaScheduler
 from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession
-from hpcrunner.schedulers.slurm import Patience, Slurm
+from hpcrunner.schedulers.slurm import Listing, Patience, Slurm
 
 # A child of the same protocol that answers as the job's name tells it to.
 CHILD = """
@@ -77,6 +79,22 @@ def test_single_jobs_and_arrays_give_the_same_ids_as_sbatch(
 ) -> None:
     assert scheduler.submit(make_batch("a1")).job_ids == ("17",)
     assert scheduler.submit(make_batch("a2", 3)).job_ids == ("17_1", "17_2", "17_3")
+
+
+@pytest.mark.parametrize("name", ["a1", "dead"])
+def test_a_submission_ends_a_listing_even_where_it_is_uncertain(
+    session: DrmaaSession, commands: Any, make_batch: Batches, name: str
+) -> None:
+    ask = commands(squeue=Completed("", "", 0))
+    listing = Listing(lambda: 100.0)
+    slurm = Slurm(accounting=False, patience=Patience(submit=20.0), runner=ask, listing=listing)
+    scheduler = DrmaaScheduler(slurm, session, lambda batch: "")
+    job, batch = Job("17", f"hpcr-{name}"), make_batch(name)
+    assert scheduler.look_up([job], 0.0)[job].verdict is Verdict.NOT_FOUND
+    with contextlib.suppress(SubmitUncertain):
+        scheduler.submit(batch)
+    ask.answers["squeue"] = Completed(f"17|N/A|PENDING|N/A||None|hpcr-{name}\n", "", 0)
+    assert scheduler.look_up([job], 0.0)[job].verdict is Verdict.FOUND
 
 
 def test_what_the_library_prints_is_not_an_answer(session: DrmaaSession) -> None:

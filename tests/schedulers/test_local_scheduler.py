@@ -19,6 +19,7 @@ from hpcrunner.batch.batch import Batch
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers import processes
 from hpcrunner.schedulers.contract import (
+    Job,
     JobState,
     Sighting,
     Sought,
@@ -32,6 +33,14 @@ from hpcrunner.schedulers.local_store import Store
 Batches = Callable[..., Batch]
 Make = Callable[..., LocalScheduler]
 PATIENCE = 60.0
+
+
+def jobs(ids: Sequence[str]) -> list[Job]:
+    return [Job(job_id, job_id.partition("_")[0]) for job_id in ids]
+
+
+def look_up(local: LocalScheduler, ids: Sequence[str]) -> dict[str, Sighting]:
+    return {job.id: seen for job, seen in local.look_up(jobs(ids), 0.0).items()}
 
 
 def seek(local: LocalScheduler, batch: Batch) -> Sought:
@@ -58,7 +67,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     if made:
         store = Store(made[0].folder)
         left = store.unfinished() if store.jobs.is_dir() else []
-        made[0].cancel([f"{name}_{index}" for name in left for index in range(1, 10)])
+        made[0].cancel(jobs([f"{name}_{index}" for name in left for index in range(1, 10)]))
         until(lambda: not daemon(store.root))
 
 
@@ -99,7 +108,7 @@ def ended(local: LocalScheduler, ids: Sequence[str]) -> Mapping[str, Sighting]:
 
     def all_ended() -> bool:
         nonlocal seen
-        seen = local.look_up(ids, 0.0)
+        seen = look_up(local, ids)
         return all(s.state is JobState.ENDED for s in seen.values())
 
     until(all_ended)
@@ -107,7 +116,7 @@ def ended(local: LocalScheduler, ids: Sequence[str]) -> Mapping[str, Sighting]:
 
 
 def running(local: LocalScheduler, job_id: str) -> bool:
-    return local.look_up([job_id], 0.0)[job_id].word == "RUNNING"
+    return look_up(local, [job_id])[job_id].word == "RUNNING"
 
 
 def gone(pid: int) -> bool:
@@ -192,12 +201,12 @@ def test_running_and_waiting_jobs_can_be_cancelled(make: Make, make_batch: Batch
     local = make(cpus=1)
     ids = local.submit(make_batch(size=3, script="sleep 600")).job_ids
     until(lambda: running(local, ids[0]))
-    local.cancel([ids[0], ids[2]])
+    local.cancel(jobs([ids[0], ids[2]]))
     until(lambda: running(local, ids[1]))
-    seen = local.look_up(ids, 0.0)
+    seen = look_up(local, ids)
     assert [seen[i].reason for i in (ids[0], ids[2])] == [Reason.CANCELLED, Reason.CANCELLED]
     assert seen[ids[2]].started_at is None
-    local.cancel(ids)
+    local.cancel(jobs(ids))
     assert ended(local, ids)[ids[1]].reason is Reason.CANCELLED
 
 
@@ -206,8 +215,8 @@ def test_cancelling_what_has_ended_or_never_was_is_no_error(
 ) -> None:
     ids = local.submit(make_batch()).job_ids
     ended(local, ids)
-    local.cancel([*ids, "hpcr-ffff", "123", "../../etc", ""])
-    assert local.look_up(ids, 0.0)[ids[0]].reason is Reason.COMPLETED
+    local.cancel(jobs([*ids, "hpcr-ffff", "123", "../../etc", ""]))
+    assert look_up(local, ids)[ids[0]].reason is Reason.COMPLETED
 
 
 def test_jobs_start_in_the_order_they_came_and_within_the_slots(
@@ -367,7 +376,7 @@ def test_a_job_taken_in_the_daemons_last_moment_still_runs(make: Make, make_batc
     store = Store(local.folder)
     # Without a look-up, which would start a daemon where one is missing.
     until(lambda: not store.unfinished())
-    assert {s.reason for s in local.look_up(ids, 0.0).values()} == {Reason.COMPLETED}
+    assert {s.reason for s in look_up(local, ids).values()} == {Reason.COMPLETED}
 
 
 def test_many_submitters_share_one_daemon(make: Make, make_batch: Batches) -> None:
@@ -407,7 +416,7 @@ def test_an_unreadable_folder_is_unavailable_and_never_absent(
 ) -> None:
     (tmp_path / "local").write_text("not a folder")
     local = LocalScheduler(tmp_path / "local", Slots(1, 1))
-    assert local.look_up(["hpcr-ab"], 0.0)["hpcr-ab"].verdict is Verdict.UNAVAILABLE
+    assert look_up(local, ["hpcr-ab"])["hpcr-ab"].verdict is Verdict.UNAVAILABLE
     assert seek(local, make_batch()).verdict is Verdict.UNAVAILABLE
 
 
@@ -436,8 +445,8 @@ def test_a_submission_into_an_unreadable_folder_is_uncertain(
 
 
 def test_ids_of_another_scheduler_are_unavailable(local: LocalScheduler) -> None:
-    assert local.look_up(["123_4"], 0.0)["123_4"].verdict is Verdict.UNAVAILABLE
-    assert local.look_up(["hpcr-ff"], 0.0)["hpcr-ff"].verdict is Verdict.NOT_FOUND
+    assert look_up(local, ["123_4"])["123_4"].verdict is Verdict.UNAVAILABLE
+    assert look_up(local, ["hpcr-ff"])["hpcr-ff"].verdict is Verdict.NOT_FOUND
 
 
 def test_everything_it_writes_is_private(local: LocalScheduler, make_batch: Batches) -> None:

@@ -7,9 +7,17 @@ from hypothesis import strategies as st
 
 from hpcrunner.schedulers import sacct
 from hpcrunner.schedulers.command import Completed
-from hpcrunner.schedulers.contract import SchedulerUnavailable
+from hpcrunner.schedulers.contract import Job, SchedulerUnavailable
 
 Captured = Callable[[str], Completed]
+
+
+def of_0b(job_id: str) -> Job:
+    return Job(job_id, "hpcr-ca0b")
+
+
+def of_0c(job_id: str) -> Job:
+    return Job(job_id, "hpcr-ca0c")
 
 
 def test_real_endings_are_read(captured: Captured) -> None:
@@ -38,46 +46,51 @@ def test_a_step_that_ran_out_of_memory_shows_on_a_job_that_completed(captured: C
 
 def test_one_row_stands_for_all_tasks_that_never_started(captured: Captured) -> None:
     accounts = sacct.parse(captured("sacct_while_running.txt"))
-    gone, waiting = accounts.find("6751_7"), accounts.find("6750_3")
+    gone, waiting = accounts.find(of_0c("6751_7")), accounts.find(of_0b("6750_3"))
     assert gone is not None and gone.word == "CANCELLED"
     assert waiting is not None and waiting.word == "PENDING"
-    assert accounts.find("6750_4") is None
-    assert accounts.find("6751") is None
+    assert accounts.find(of_0b("6750_4")) is None
+    assert accounts.find(of_0c("6751")) is None
 
 
 def test_a_task_that_was_cancelled_while_it_waited_has_left_its_array(captured: Captured) -> None:
     """6750 was submitted as 3-9,11; then 4 and 11 were cancelled."""
     accounts = sacct.parse(captured("sacct_while_running.txt"))
     submitted = 1795226987.0
-    assert [n for n in range(3, 12) if accounts.removed(f"6750_{n}", submitted)] == [4, 10, 11]
-    assert not accounts.removed("6750_4", submitted + 1)  # another array had the id before
-    assert not accounts.removed("6741", submitted)
-    assert not accounts.removed("999_1", submitted)
+    gone = [n for n in range(3, 12) if accounts.removed(of_0b(f"6750_{n}"), submitted)]
+    assert gone == [4, 10, 11]
+    assert not accounts.removed(of_0b("6750_4"), submitted + 1)  # another array had the id before
+    assert not accounts.removed(Job("6741", "hpcr-ca03"), submitted)
+    assert not accounts.removed(of_0b("999_1"), submitted)
 
 
 def test_a_list_of_tasks_that_is_cut_short_holds_any_task_without_a_row() -> None:
-    rows = "7_1|COMPLETED|0:0|100|100|200|n1\n7_[2,4,...]|CANCELLED|0:0|100|None|200|None assigned"
+    rows = (
+        "7_1|COMPLETED|0:0|100|100|200|n1|hpcr-ab\n"
+        "7_[2,4,...]|CANCELLED|0:0|100|None|200|None assigned|hpcr-ab\n"
+    )
     accounts = sacct.parse(Completed(rows, "", 0))
-    found = {index: accounts.find(f"7_{index}") for index in (1, 9)}
+    found = {index: accounts.find(Job(f"7_{index}", "hpcr-ab")) for index in (1, 9)}
     assert [job and job.word for job in found.values()] == ["COMPLETED", "CANCELLED"]
 
 
 def test_a_step_without_an_exit_code_is_read() -> None:
     """As seen while a job is being cancelled."""
-    rows = "1733_8|CANCELLED|0:0|5|6|7|n2\n1733_8.batch|CANCELLED||6|6|7|n2\n"
+    rows = "1733_8|CANCELLED|0:0|5|6|7|n2|hpcr-ab\n1733_8.batch|CANCELLED||6|6|7|n2|batch\n"
     assert sacct.parse(Completed(rows, "", 0)).jobs["1733_8"].step_words == {"CANCELLED"}
 
 
 def test_who_cancelled_is_not_part_of_the_state() -> None:
-    accounts = sacct.parse(Completed("9|CANCELLED by 1001|0:0|5|None|7|None assigned\n", "", 0))
+    row = "9|CANCELLED by 1001|0:0|5|None|7|None assigned|hpcr-ab\n"
+    accounts = sacct.parse(Completed(row, "", 0))
     assert accounts.jobs["9"].word == "CANCELLED"
 
 
 def test_of_a_requeued_job_the_newest_row_counts_with_its_own_steps() -> None:
     rows = (
-        "9|PENDING|0:0|300|Unknown|Unknown|None assigned\n"
-        "9|NODE_FAIL|0:0|100|110|200|n1\n"
-        "9.batch|OUT_OF_MEMORY|0:125|110|110|200|n1\n"
+        "9|PENDING|0:0|300|Unknown|Unknown|None assigned|hpcr-ab\n"
+        "9|NODE_FAIL|0:0|100|110|200|n1|hpcr-ab\n"
+        "9.batch|OUT_OF_MEMORY|0:125|110|110|200|n1|batch\n"
     )
     assert sacct.parse(Completed(rows, "", 0)).jobs["9"].word == "PENDING"
 
@@ -94,6 +107,56 @@ def test_of_a_requeued_job_the_newest_row_counts_with_its_own_steps() -> None:
 def test_a_failure_is_never_an_empty_account(completed: Completed) -> None:
     with pytest.raises(SchedulerUnavailable):
         sacct.parse(completed)
+
+
+def test_an_answer_that_is_cut_short_is_no_answer(captured: Captured) -> None:
+    """Cut anywhere in its last row, which may even look whole: hpcr-ca0d as hpcr-ca0."""
+    whole = captured("sacct_while_running.txt").stdout
+    last = len(whole.rstrip("\n").rpartition("\n")[2])
+    for left_out in range(1, last + 1):
+        with pytest.raises(SchedulerUnavailable, match="cut short"):
+            sacct.parse(Completed(whole[:-left_out], "", 0))
+
+
+def test_an_account_under_another_name_is_not_this_jobs(captured: Captured) -> None:
+    accounts = sacct.parse(captured("sacct_while_running.txt"))
+    for job_id, name in (("6739", "hpcr-ca01"), ("6742_2", "hpcr-ca04"), ("6751_7", "hpcr-ca0c")):
+        assert accounts.find(Job(job_id, name)) is not None
+        assert accounts.find(Job(job_id, "hpcr-ff")) is None
+        assert accounts.find(Job(job_id, f"{name}0")) is None
+
+
+def test_a_name_may_hold_bars_and_is_none_of_ours(captured: Captured) -> None:
+    accounts = sacct.parse(captured("sacct_while_running.txt"))
+    assert accounts.jobs["6747"].name == "odd|name with | bars"
+
+
+def test_the_name_of_a_step_is_not_the_jobs(captured: Captured) -> None:
+    accounts = sacct.parse(captured("sacct_while_running.txt"))
+    assert accounts.jobs["6739"].name == "hpcr-ca01"
+    assert accounts.find(Job("6739", "batch")) is None
+
+
+def test_a_task_missing_in_another_batchs_array_was_not_cancelled(captured: Captured) -> None:
+    accounts = sacct.parse(captured("sacct_while_running.txt"))
+    submitted = 1795226987.0
+    assert accounts.removed(of_0b("6750_4"), submitted)
+    assert not accounts.removed(of_0c("6750_4"), submitted)
+
+
+def test_a_waiting_task_is_found_beside_an_older_batchs_account_of_the_same_id() -> None:
+    rows = (
+        "7_1|COMPLETED|0:0|100|100|200|n1|hpcr-ab\n"
+        "7_[1-3]|PENDING|0:0|300|Unknown|Unknown|None assigned|hpcr-ac\n"
+    )
+    accounts = sacct.parse(Completed(rows, "", 0))
+    words = {name: accounts.find(Job("7_1", name)) for name in ("hpcr-ab", "hpcr-ac")}
+    assert {name: job and job.word for name, job in words.items()} == {
+        "hpcr-ab": "COMPLETED",
+        "hpcr-ac": "PENDING",
+    }
+    assert not accounts.removed(Job("7_1", "hpcr-ac"), 300)
+    assert not accounts.removed(Job("7_2", "hpcr-ab"), 100)  # the newer array has the id now
 
 
 def test_thousands_of_tasks_are_one_question() -> None:
@@ -130,8 +193,8 @@ _ID = st.one_of(
 
 @given(st.lists(st.tuples(_ID, st.sampled_from(["PENDING", "CANCELLED by 7", "ODD_ONE"]))))
 def test_any_row_of_the_right_form_is_read(rows: list[tuple[str, str]]) -> None:
-    text = "".join(f"{job}|{word}|0:0|5|6|7|n1\n" for job, word in rows)
+    text = "".join(f"{job}|{word}|0:0|5|6|7|n1|hpcr-ab\n" for job, word in rows)
     accounts = sacct.parse(Completed(text, "", 0))
     for job, _ in rows:
         if "[" not in job and "." not in job:
-            assert accounts.find(job) is not None
+            assert accounts.find(Job(job, "hpcr-ab")) is not None

@@ -42,7 +42,10 @@ def checkout(cluster: Any) -> Iterator[Path]:
 
 @dataclass
 class Slurm:
-    """One backend as the user has it; ids of batches are this test's own."""
+    """One backend as the user has it; ids of batches are this test's own.
+
+    ``names`` has the name of every job that was submitted here, by id.
+    """
 
     cluster: Any
     checkout: Path
@@ -50,6 +53,7 @@ class Slurm:
     backend: str
     token: str = field(default_factory=lambda: secrets.token_hex(4))
     conf: str = ""
+    names: dict[str, str] = field(default_factory=dict)
 
     def do(
         self, *steps: dict[str, Any], environ: dict[str, str] | None = None, **site: Any
@@ -65,10 +69,7 @@ class Slurm:
             },
             "folder": str(self.folder),
             "environ": environ or {},
-            "steps": [
-                {**s, "id": s["id"] + self.token, "folder": str(self.folder)} if "id" in s else s
-                for s in steps
-            ],
+            "steps": [self._whole(step) for step in steps],
         }
         path = self.folder / f"request-{secrets.token_hex(4)}"
         path.write_text(json.dumps(request))
@@ -82,7 +83,19 @@ class Slurm:
         )  # fmt: skip
         first, *answers = json.loads(done.stdout)
         assert first == self.backend
+        for step, answer in zip(steps, answers, strict=True):
+            if step["do"] == "submit" and isinstance(answer, list):
+                self.names |= dict.fromkeys(answer, f"hpcr-{step['id']}{self.token}")
         return answers
+
+    def _whole(self, step: dict[str, Any]) -> dict[str, Any]:
+        """The step with ids of batches made this test's own, and jobs as (id, name)."""
+        step = dict(step)
+        if "id" in step:
+            step |= {"id": step["id"] + self.token, "folder": str(self.folder)}
+        if "ids" in step:
+            step["jobs"] = [(i, self.names.get(i, "hpcr-ff")) for i in step.pop("ids")]
+        return step
 
     def batch(self, batch_id: str) -> Path:
         return self.folder / (batch_id + self.token)
@@ -282,6 +295,21 @@ def test_tasks_of_an_array_are_cancelled_one_by_one(slurm: Slurm) -> None:
     assert not [s for s in rest.values() if s["state"] == "ENDED"]
     _, rest = slurm.do({"do": "cancel", "ids": ids}, {"do": "wait", "ids": ids, "seconds": 60})
     assert {s["reason"] for s in rest.values()} == {"CANCELLED"}
+
+
+def test_an_id_with_another_batchs_name_is_neither_found_nor_cancelled(slurm: Slurm) -> None:
+    [ids] = slurm.do(submit("a1", "sleep 600", size=2))
+    slurm.do({"do": "wait", "ids": ids, "seconds": 60, "state": "RUNNING"})
+    others = [(job_id, f"hpcr-a2{slurm.token}") for job_id in ids]
+    seen, _, kept = slurm.do(
+        {"do": "look_up", "jobs": others},
+        {"do": "cancel", "jobs": others},
+        {"do": "look_up", "ids": ids},
+    )
+    assert {s["verdict"] for s in seen.values()} == {"NOT_FOUND"}
+    assert {s["state"] for s in kept.values()} == {"RUNNING"}
+    _, ended = slurm.do({"do": "cancel", "ids": ids}, {"do": "wait", "ids": ids, "seconds": 60})
+    assert {s["reason"] for s in ended.values()} == {"CANCELLED"}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def live(word: str, node: str = "n1", pending: str = "None") -> LiveJob:
 
 def account(word: str, *steps: str, exit_code: int = 0, signal: int = 0) -> AccountedJob:
     return AccountedJob(
-        "7", None, word, exit_code, signal, 90.0, 100.0, 200.0, "n1", frozenset(steps)
+        "7", None, "hpcr-ab", word, exit_code, signal, 90.0, 100.0, 200.0, "n1", frozenset(steps)
     )
 
 

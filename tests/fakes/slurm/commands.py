@@ -138,12 +138,9 @@ def _sbatch(
 def _squeue(
     cluster: Cluster, argv: list[str], environ: dict[str, str], now: float, kind: str, value: object
 ) -> Answer:
-    names: set[str] | None = None
     template, expanded, every = "", False, False
     for word in argv:
-        if word.startswith("--name="):
-            names = set(word[7:].split(","))
-        elif word.startswith("--format="):
+        if word.startswith("--format="):
             template = word[9:]
         elif word == "--array":
             expanded = True
@@ -157,8 +154,6 @@ def _squeue(
         return _no_controller(cluster, "slurm_load_jobs error: ")
     rows = []
     for job in cluster.jobs.values():
-        if names is not None and job.name not in names:
-            continue
         common = {"F": str(job.base), "j": job.name}
         if job.record and not any(t.number == 0 for t in job.tasks.values()):
             end = _time(job.record_end, environ)
@@ -179,8 +174,7 @@ def _squeue(
         lines = [_filled(template, row) for row in rows]
     except KeyError as unknown:
         return _refused(cluster, "squeue", argv, f"%{unknown.args[0]}", 1)
-    if names is None:
-        lines += cluster.rows_of_others
+    lines += cluster.rows_of_others
     return Answer("".join(f"{line}\n" for line in lines))
 
 
@@ -261,7 +255,8 @@ def _sacct(
         except KeyError as unknown:
             return _refused(cluster, "sacct", argv, str(unknown), 1)
         for name, word, exit_field in steps:
-            step = {**values, "JobID": f"{shown}.{name}", "State": word, "ExitCode": exit_field}
+            own = {"JobName": name, "State": word, "ExitCode": exit_field}
+            step = {**values, "JobID": f"{shown}.{name}", **own}
             lines.append("|".join(step[column] for column in columns))
     return Answer("".join(f"{line}\n" for line in lines))
 
