@@ -67,6 +67,7 @@ class Dispatch:
         self._pause = _FIRST_PAUSE
         self._not_before = 0.0
         self._doubtful: dict[str, float] = {}
+        self._doubted_since: dict[str, float] = {}
         self._settle_at = 0.0
         self._settle_pause = _FIRST_PAUSE
 
@@ -124,14 +125,14 @@ class Dispatch:
                 return submitted
             self._journal.set_batch(row.id, BatchState.SUBMITTING)
             crashpoint("dispatch.batch_resumed")
-            submitted += self._submit(self._batch(row), row.created_at)
+            submitted += self._submit(self._batch(row))
             if self._clock() < self._not_before:
                 return submitted
         for spec, group in self._groups():
             if not go_on() or not self._rate.take():
                 break
             batch = self._form(spec, group)
-            submitted += self._submit(batch, self._clock()) if batch else 0
+            submitted += self._submit(batch) if batch else 0
             if self._clock() < self._not_before:
                 break
         return submitted
@@ -204,8 +205,8 @@ class Dispatch:
             self._journal.end([(experiment.id, outcome)])
             return None
 
-    def _submit(self, batch: Batch, since: float) -> int:
-        """Submit a batch formed at ``since``; returns how many experiments were taken."""
+    def _submit(self, batch: Batch) -> int:
+        """Submit a batch; returns how many experiments were taken."""
         try:
             submission = self._scheduler.submit(batch)
         except SubmitUncertain as error:
@@ -215,7 +216,7 @@ class Dispatch:
             return 0
         except SubmitRefused as error:
             if error.doubtful:
-                self._doubt(batch, since, error.line())
+                self._doubt(batch, error.line())
             elif error.passing:
                 log.warning("batch %s: refused for now: %s", batch.id, error.line())
                 self._journal.set_batch(batch.id, BatchState.READY, error.line())
@@ -225,20 +226,25 @@ class Dispatch:
             return 0
         crashpoint("dispatch.submitted")
         self._pause = _FIRST_PAUSE
-        self._doubtful.pop(batch.id, None)
+        self._trust(batch)
         self._adopt(batch, submission.job_ids)
         return batch.size
 
-    def _doubt(self, batch: Batch, since: float, line: str) -> None:
+    def _doubt(self, batch: Batch, line: str) -> None:
         """A refusal that may be for good: tried now and then, for a while, and in nobody's way."""
         now = self._clock()
+        since = self._doubted_since.setdefault(batch.id, now)
         if now - since >= self._site.stuck_after:
-            self._doubtful.pop(batch.id, None)
+            self._trust(batch)
             self._refused(batch, line)
             return
         log.warning("batch %s: refused: %s; tried again later", batch.id, line)
         self._journal.set_batch(batch.id, BatchState.READY, line)
         self._doubtful[batch.id] = now + _DOUBTFUL_PAUSE
+
+    def _trust(self, batch: Batch) -> None:
+        self._doubtful.pop(batch.id, None)
+        self._doubted_since.pop(batch.id, None)
 
     def _refused(self, batch: Batch, line: str) -> None:
         """A refusal for good; the nodes that retries keep off may be all there are."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from hpcrunner.batch.batch import NAME_PREFIX
 from hpcrunner.request.reasons import Reason
+from hpcrunner.schedulers.contract import Job
 from hpcrunner.sites.spec import JobSpec
 
 
@@ -91,6 +93,11 @@ class Experiment:
     payload_failures: int = 0
     aside: bool = False
     retried_as: str = ""
+
+    @property
+    def job(self) -> Job:
+        """The job of the present attempt, as the scheduler is asked about it."""
+        return Job(self.job_id, NAME_PREFIX + self.batch)
 
 
 @dataclass(frozen=True, slots=True)

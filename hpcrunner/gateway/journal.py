@@ -153,6 +153,17 @@ class Journal(Reader):
                 "UPDATE experiments SET pending = ? WHERE id = ?", [(p, e) for e, p in pending]
             )
 
+    def follow(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """These attempts are in the hands of other jobs: experiment id, and that job's id."""
+        with self._file.write() as db:
+            for experiment, job_id in jobs:
+                changed = db.execute(
+                    f"UPDATE experiments SET job_id = ? WHERE id = ? AND {NOT_FINAL}",
+                    (job_id, experiment),
+                ).rowcount
+                if changed:
+                    self._remark(db, experiment, f"job {job_id} has it")
+
     def end(self, outcomes: Sequence[tuple[str, Outcome]]) -> None:
         """Write final states; an experiment that already has one keeps it."""
         with self._file.write() as db:

@@ -25,7 +25,7 @@ from enum import Enum
 from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.request.claim import Fenced, fence
+from hpcrunner.request.claim import Fenced, claims, fence
 from hpcrunner.request.plan import (
     CLAIMS,
     EVENTS,
@@ -213,6 +213,15 @@ class Spool:
                 where=str(self.batch_folder(batch)),
                 remedy="free some room or quota; it is tried again",
             ) from error
+
+    def claimant(self, batch: str, task: int) -> str:
+        """The id of the job that has claimed an attempt; "" for none, or where none can be read."""
+        try:
+            held = claims(self.batch_folder(batch) / CLAIMS / str(task))
+        except OSError:
+            return ""
+        owners = [owner for owner in held if owner is not None and not owner.fenced]
+        return owners[-1].job_id if owners else ""
 
     def log(self, batch: str, task: int) -> Path:
         """The scheduler's output file of a task."""

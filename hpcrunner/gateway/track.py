@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcrunner.crashpoint import crashpoint
@@ -19,6 +19,7 @@ from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.claim import Fenced
 from hpcrunner.request.record import Record, RecordError, record_from_json
 from hpcrunner.schedulers.contract import (
+    Job,
     JobState,
     Scheduler,
     SchedulerUnavailable,
@@ -28,6 +29,19 @@ from hpcrunner.schedulers.contract import (
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
+
+
+_A_ROUND = 1000  # endings written down in one round; each may cost a synced file
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """An attempt that has ended; ``waits``: the scheduler still has its job in the queue."""
+
+    experiment: Experiment
+    outcome: Outcome
+    recorded: bool
+    waits: bool
 
 
 class Track:
@@ -71,29 +85,30 @@ class Track:
             return 0
         began = self._clock()
         since = min(e.submitted_at or e.received_at for e in submitted)
-        sightings = self._scheduler.look_up([e.job_id for e in submitted], since)
+        sightings = self._scheduler.look_up([e.job for e in submitted], since)
         took = self._clock() - began
         # Listed after the scheduler was asked: what it calls ended has had time to show.
         records = self._records({e.batch for e in submitted})
         submitted = [e for e in submitted if e.batch in records]
-        outcomes, changed = self._judge_all(submitted, sightings, records)
+        judged, changed = self._judge_all(submitted, sightings, records)
+        judged = self._followed(judged)
         crashpoint("track.judged")
-        stuck = [e for e, _ in outcomes if sightings[e.job_id].state is JobState.QUEUED]
-        for e in stuck:
-            self._spool.fence(e.batch, e.task)  # should it start after all, it ends at once
-        self._write_down(outcomes)
-        self._take_out([e.job_id for e in stuck])
-        for e, _ in outcomes:
-            for memory in (
-                self._ended_since,
-                self._absent_since,
-                self._gone_since,
-                self._stuck_since,
-            ):
-                memory.pop(e.id, None)
+        self._write_down(judged)
+        self._take_out([j.experiment.job for j in judged if j.waits])
+        for j in judged:
+            self._forget(j.experiment.id)
         ending = any(e.task in records[e.batch] for e in submitted)
-        self.period.after(took=took, news=bool(outcomes or changed or ending))
-        return len(outcomes)
+        self.period.after(took=took, news=bool(judged or changed or ending))
+        return len(judged)
+
+    def _forget(self, experiment: str) -> None:
+        for memory in (
+            self._ended_since,
+            self._absent_since,
+            self._gone_since,
+            self._stuck_since,
+        ):
+            memory.pop(experiment, None)
 
     def _records(self, batches: Iterable[str]) -> dict[str, dict[int, Path]]:
         """The records of each batch; one that cannot be listed is left out: its jobs may well
@@ -107,15 +122,40 @@ class Track:
                 log.warning("batch %s: cannot list its records now (%s)", batch, error)
         return found
 
-    def _write_down(self, outcomes: Sequence[tuple[Experiment, Outcome]]) -> None:
+    def _followed(self, judged: Sequence[_Judged]) -> list[_Judged]:
+        """Those that stand. A job that left no record may be a duplicate that ended at once.
+
+        A submission that arrives after it was given up leaves two jobs on one batch. The claim
+        says which of them has the attempt; that one is tracked from now on.
+        """
+        stand: list[_Judged] = []
+        followed: list[tuple[str, str]] = []
+        for j in judged:
+            e = j.experiment
+            claimant = "" if j.recorded else self._spool.claimant(e.batch, e.task)
+            if claimant not in ("", e.job_id):
+                log.warning("%s: job %s has it, not %s: followed", e.id, claimant, e.job_id)
+                followed.append((e.id, claimant))
+                self._forget(e.id)
+            else:
+                stand.append(j)
+        if followed:
+            self._journal.follow(followed)
+        return stand
+
+    def _write_down(self, judged: Sequence[_Judged]) -> None:
         """Final states, and those attempts that are followed by another."""
-        wished = {e.id for e in self._journal.cancel_wished()} if outcomes else set()
+        wished = {e.id for e in self._journal.cancel_wished()} if judged else set()
         final: list[tuple[str, Outcome]] = []
         again: list[NextAttempt] = []
-        for e, outcome in outcomes:
-            following = None
-            if e.id not in wished and fault_of(outcome) is not Fault.NONE:
-                following = self._following(e, outcome)
+        for j in judged:
+            e, outcome = j.experiment, j.outcome
+            following = None if e.id in wished else self._following(e, outcome)
+            if following is not None or not j.recorded:
+                # Whatever the scheduler does with the job now, it starts this attempt no more.
+                fenced = self._spool.fence(e.batch, e.task)
+                if outcome.state is State.LOST and fenced is Fenced.AFTER_START:
+                    following = None  # it may still run where nobody can see it
             if following is not None:
                 again.append(following)
                 log.warning("%s: %s (%s)", e.id, following.text, outcome.text)
@@ -133,27 +173,21 @@ class Track:
         self._journal.end(final)
         crashpoint("track.ended")
 
-    def _take_out(self, job_ids: Sequence[str]) -> None:
+    def _take_out(self, jobs: Sequence[Job]) -> None:
         """Have jobs removed from the queue that were ended while they wait there."""
-        if not job_ids:
+        if not jobs:
             return
         try:
-            self._scheduler.cancel(job_ids)
+            self._scheduler.cancel(jobs)
         except SchedulerUnavailable as error:
-            log.warning("cancel of %s: %s", ", ".join(job_ids), error.line())
+            log.warning("cancel of %d job(s): %s", len(jobs), error.line())
 
     def _following(self, e: Experiment, outcome: Outcome) -> NextAttempt | None:
-        """The next attempt, if one is due and the present one can never start again."""
+        """The next attempt, if one is due."""
+        if fault_of(outcome) is Fault.NONE:
+            return None
         now = self._clock()
-        wish = self._wish_of(e, now)
-        following = next_attempt(e, outcome, self._site.retries, wish, now)
-        if following is None:
-            return None
-        fenced = self._spool.fence(e.batch, e.task)
-        # A lost job that had started may still run where nobody can see it.
-        if outcome.state is State.LOST and fenced is Fenced.AFTER_START:
-            return None
-        return following
+        return next_attempt(e, outcome, self._site.retries, self._wish_of(e, now), now)
 
     def _wish_of(self, e: Experiment, now: float) -> Wish:
         try:
@@ -167,16 +201,16 @@ class Track:
     def _judge_all(
         self,
         submitted: Sequence[Experiment],
-        sightings: Mapping[str, Sighting],
+        sightings: Mapping[Job, Sighting],
         records: Mapping[str, Mapping[int, Path]],
-    ) -> tuple[list[tuple[Experiment, Outcome]], bool]:
+    ) -> tuple[list[_Judged], bool]:
         now = self._clock()
         wished = {e.id for e in self._journal.cancel_wished()}
-        outcomes: list[tuple[Experiment, Outcome]] = []
+        judged: list[_Judged] = []
         waits: list[tuple[str, str]] = []
         running: list[tuple[str, str, float | None]] = []
         for e in submitted:
-            seen = sightings.get(e.job_id, Sighting(Verdict.UNAVAILABLE))
+            seen = sightings.get(e.job, Sighting(Verdict.UNAVAILABLE))
             _since(self._absent_since, e.id, now, seen.verdict is Verdict.NOT_FOUND)
             _since(self._ended_since, e.id, now, seen.state is JobState.ENDED)
             _since(self._gone_since, e.id, now, seen.gone)
@@ -184,9 +218,10 @@ class Track:
             over = seen.verdict is Verdict.NOT_FOUND or seen.state is JobState.ENDED or seen.gone
             path = records[e.batch].get(e.task)
             # Read only now: a requeued job puts a new record in the place of the first one's.
+            record = _record_of(e, path) if over and path else None
             evidence = Evidence(
                 seen,
-                _record_of(e, path) if over and path else None,
+                record,
                 ended_since=self._ended_since.get(e.id),
                 absent_since=self._absent_since.get(e.id),
                 gone_since=self._gone_since.get(e.id),
@@ -195,7 +230,8 @@ class Track:
             )
             outcome = judge(evidence, self._patience, now)
             if outcome is not None:
-                outcomes.append((e, outcome))
+                waits_still = seen.state is JobState.QUEUED
+                judged.append(_Judged(e, outcome, recorded=record is not None, waits=waits_still))
             elif e.state is State.PENDING and seen.state in (
                 JobState.RUNNING,
                 JobState.COMPLETING,
@@ -207,7 +243,7 @@ class Track:
             self._journal.waits(waits)
         if running:
             self._journal.running(running)
-        return outcomes, bool(running)
+        return judged[:_A_ROUND], bool(running)
 
 
 def _since(memory: dict[str, float], key: str, now: float, holds: bool) -> None:

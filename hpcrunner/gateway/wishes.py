@@ -115,7 +115,7 @@ class Wishes:
         if not due:
             return False
         try:
-            self._scheduler.cancel([e.job_id for e in due])
+            self._scheduler.cancel([e.job for e in due])
         except SchedulerUnavailable as error:
             log.warning("cancel: %s; asked again later", error.line())
             return False

@@ -73,6 +73,18 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """One task as the scheduler knows it: its id, and the name of its batch.
+
+    Ids come again: a controller that is killed soon after a submission forgets it, and gives the
+    next one the same id. Names never do.
+    """
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sighting:
     """What the scheduler said of one job.
 
@@ -130,15 +142,15 @@ class Scheduler(Protocol):
         """
         ...
 
-    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
-        """One sighting for each id asked for; a bounded number of queries whatever the count.
+    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
+        """One sighting for each job asked for; a bounded number of queries whatever the count.
 
         ``since`` (epoch) is no later than the oldest of these jobs' submission.
         """
         ...
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
-        """Ask the scheduler to end these jobs; unknown and ended ids are no error.
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """Ask the scheduler to end these jobs; unknown and ended ones are no error.
 
         Raises SchedulerUnavailable where it could not be asked.
         """

@@ -14,6 +14,7 @@ from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.native import NativeRefused, output_pattern, remote_command
 from hpcrunner.schedulers import sbatch
 from hpcrunner.schedulers.contract import (
+    Job,
     Sighting,
     Sought,
     Submission,
@@ -56,6 +57,7 @@ class DrmaaScheduler:
             native = self.native_specification(batch)
         except NativeRefused as error:
             raise SubmitRefused(error.what, where=error.where, remedy=error.remedy) from error
+        self.slurm.listing.clear()
         try:
             ids = self.session.submit(
                 name=batch.name,
@@ -80,13 +82,13 @@ class DrmaaScheduler:
         """See Scheduler.seek."""
         return self.slurm.seek(batches, since)
 
-    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
+    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
         """See Scheduler.look_up."""
-        return self.slurm.look_up(job_ids, since)
+        return self.slurm.look_up(jobs, since)
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """See Scheduler.cancel."""
-        self.slurm.cancel(job_ids)
+        self.slurm.cancel(jobs)
 
     def close(self) -> None:
         """End the child that holds the session."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hpcrunner.batch.batch import NAME_PREFIX, Batch
 from hpcrunner.schedulers.contract import (
+    Job,
     JobState,
     SchedulerUnavailable,
     Sighting,
@@ -96,23 +97,23 @@ class LocalScheduler:
             return Sought(Verdict.NOT_FOUND)
         return Sought(Verdict.FOUND, _submission(batch))
 
-    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
-        """See Scheduler.look_up."""
-        tasks: dict[str, list[tuple[str, int]]] = {}
-        for asked in job_ids:
-            name, index = _parts(asked)
+    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
+        """See Scheduler.look_up. An id here holds the name."""
+        tasks: dict[str, list[tuple[Job, int]]] = {}
+        for asked in jobs:
+            name, index = _parts(asked.id)
             tasks.setdefault(name, []).append((asked, index))
-        seen: dict[str, Sighting] = {}
+        seen: dict[Job, Sighting] = {}
         for name, members in tasks.items():
             seen.update(self._sightings(name, members))
         if any(s.verdict is Verdict.FOUND and s.state is not JobState.ENDED for s in seen.values()):
             self._ensure_daemon()
         return seen
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """See Scheduler.cancel."""
         wishes: dict[str, list[int]] = {}
-        for name, index in map(_parts, job_ids):
+        for name, index in (_parts(job.id) for job in jobs):
             wishes.setdefault(name, []).append(index)
         store = self._store
         try:
@@ -173,7 +174,7 @@ class LocalScheduler:
             remedy="the batch is looked up by its name",
         ) from error
 
-    def _sightings(self, name: str, members: list[tuple[str, int]]) -> dict[str, Sighting]:
+    def _sightings(self, name: str, members: list[tuple[Job, int]]) -> dict[Job, Sighting]:
         if not _ours(name):
             return {asked: UNAVAILABLE for asked, _ in members}
         store = self._store

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from hpcrunner.schedulers.command import Completed
-from hpcrunner.schedulers.contract import SchedulerUnavailable
+from hpcrunner.schedulers.contract import Job, SchedulerUnavailable
 from hpcrunner.schedulers.tasks import indexes
 
-_FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList"
+# The name comes last: it may hold anything, "|" included.
+_FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
 _TIME = r"\d+|Unknown|None|N/A|"
 _ROW = re.compile(
     r"(?P<base>\d+)(?:_(?P<index>\d+)|_\[(?P<tasks>[^\]|]*)\])?(?:\+\d+)?(?P<step>\.[^|]+)?"
     r"\|(?P<word>[A-Z_]+)\+?(?: by \S+)?\|(?:(?P<exit>\d+):(?P<signal>\d+))?"
-    rf"\|(?P<submit>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<node>.*)",
+    rf"\|(?P<submit>{_TIME})\|(?P<start>{_TIME})\|(?P<end>{_TIME})\|(?P<node>[^|]*)\|(?P<name>.*)",
     re.ASCII,
 )
 # Without a list of states, sacct leaves out what never became eligible: a job that was held
@@ -35,6 +37,7 @@ class AccountedJob:
 
     base: str
     index: int | None
+    name: str
     word: str
     exit_code: int
     signal: int
@@ -53,38 +56,40 @@ Waiting = tuple[frozenset[int] | None, AccountedJob]
 class Accounts:
     """The answer by job id; ``waiting`` has, by array, the rows that stand for many tasks.
 
-    ``arrays`` has every array with the time when it was submitted.
+    ``arrays`` has every array with its name and the time when it was submitted.
     """
 
     jobs: Mapping[str, AccountedJob] = field(default_factory=dict)
     waiting: Mapping[str, tuple[Waiting, ...]] = field(default_factory=dict)
-    arrays: Mapping[str, float] = field(default_factory=dict)
+    arrays: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
     def all(self) -> list[AccountedJob]:
         """Every row but those of steps."""
         return [*self.jobs.values(), *(job for rows in self.waiting.values() for _, job in rows)]
 
-    def find(self, job_id: str) -> AccountedJob | None:
+    def find(self, job: Job) -> AccountedJob | None:
         """The row of ``123`` or ``123_4``: its own, or the one that stands for many."""
-        own = self.jobs.get(job_id)
-        if own is not None:
+        own = self.jobs.get(job.id)
+        if own is not None and own.name == job.name:
             return own
-        base, _, index = job_id.partition("_")
-        for tasks, job in self.waiting.get(base, ()):
+        base, _, index = job.id.partition("_")
+        for tasks, row in self.waiting.get(base, ()):
             # None: the list was cut short, so it may hold any task without a row of its own.
-            if index.isdecimal() and (tasks is None or int(index) in tasks):
-                return job
+            of_task = index.isdecimal() and (tasks is None or int(index) in tasks)
+            if of_task and row.name == job.name:
+                return row
         return None
 
-    def removed(self, job_id: str, since: float) -> bool:
+    def removed(self, job: Job, since: float) -> bool:
         """Whether the array of this task is accounted, submitted after ``since``, without it.
 
         Slurm keeps no row of a task that was cancelled while it waited with others: it takes it
         out of the array, and neither squeue nor sacct says a word of it (seen with 22.05).
         """
-        base, _, index = job_id.partition("_")
-        recent = self.arrays.get(base, since - 1) >= since
-        return bool(index) and recent and self.find(job_id) is None
+        base, _, index = job.id.partition("_")
+        name, submitted_at = self.arrays.get(base, ("", since - 1))
+        recent = name == job.name and submitted_at >= since
+        return bool(index) and recent and self.find(job) is None
 
 
 def argvs(job_ids: Sequence[str]) -> Iterator[list[str]]:
@@ -106,23 +111,8 @@ def argvs_by_name(names: Sequence[str], since: float) -> Iterator[list[str]]:
         yield [
             *("sacct", "--parsable2", "--noheader", "--allocations", f"--name={chosen}"),
             *(f"--starttime=uts{int(since) - _SKEW}", "--endtime=now+1days"),
-            *(f"--state={_ALL_STATES}", f"--format=JobName,{_FORMAT}"),
+            *(f"--state={_ALL_STATES}", f"--format={_FORMAT}"),
         ]
-
-
-def parse_by_name(completed: Completed) -> dict[str, Accounts]:
-    """Read the answer to ``argvs_by_name``, by job name. Raises SchedulerUnavailable as parse."""
-    rows: dict[str, list[str]] = {}
-    for line in completed.stdout.split("\n"):
-        name, _, row = line.partition("|")
-        if line:
-            rows.setdefault(name, []).append(row)
-    if not rows:
-        parse(completed)
-    return {
-        name: parse(Completed("\n".join(lines), completed.stderr, completed.returncode))
-        for name, lines in rows.items()
-    }
 
 
 def parse(completed: Completed) -> Accounts:
@@ -135,7 +125,9 @@ def parse(completed: Completed) -> Accounts:
         )
     jobs: dict[str, AccountedJob] = {}
     waiting: dict[str, tuple[Waiting, ...]] = {}
-    arrays: dict[str, float] = {}
+    arrays: dict[str, tuple[str, float]] = {}
+    if completed.stdout and not completed.stdout.endswith("\n"):
+        raise SchedulerUnavailable("its answer is cut short", where="sacct")
     for line in completed.stdout.split("\n"):
         if not line:
             continue
@@ -147,8 +139,9 @@ def parse(completed: Completed) -> Accounts:
                 remedy="is sacct a wrapper script here?",
             )
         job = _job(match)
-        if match["tasks"] is not None or job.index is not None:
-            arrays[job.base] = max(arrays.get(job.base, 0.0), job.submitted_at or 0.0)
+        if not match["step"] and (match["tasks"] is not None or job.index is not None):
+            seen = arrays.get(job.base, ("", 0.0))
+            arrays[job.base] = max(seen, (job.name, job.submitted_at or 0.0), key=itemgetter(1))
         if match["tasks"] is not None:
             waiting[job.base] = (*waiting.get(job.base, ()), (indexes(match["tasks"]), job))
             continue
@@ -166,7 +159,7 @@ def merged(answers: Sequence[Accounts]) -> Accounts:
     """Several answers about different jobs as one."""
     jobs: dict[str, AccountedJob] = {}
     waiting: dict[str, tuple[Waiting, ...]] = {}
-    arrays: dict[str, float] = {}
+    arrays: dict[str, tuple[str, float]] = {}
     for answer in answers:
         jobs.update(answer.jobs)
         waiting.update(answer.waiting)
@@ -178,6 +171,7 @@ def _job(match: re.Match[str]) -> AccountedJob:
     return AccountedJob(
         base=match["base"],
         index=int(match["index"]) if match["index"] else None,
+        name=match["name"],
         word=match["word"],
         exit_code=int(match["exit"] or 0),
         signal=int(match["signal"] or 0),

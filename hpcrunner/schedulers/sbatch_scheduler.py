@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hpcrunner.batch.batch import Batch
 from hpcrunner.schedulers import sbatch
 from hpcrunner.schedulers.command import CommandFailed
-from hpcrunner.schedulers.contract import Sighting, Sought, Submission, SubmitUncertain
+from hpcrunner.schedulers.contract import Job, Sighting, Sought, Submission, SubmitUncertain
 from hpcrunner.schedulers.environment import job_environment
 from hpcrunner.schedulers.refusals import Answer
 from hpcrunner.schedulers.slurm import Slurm, submission
@@ -31,6 +31,7 @@ class SbatchScheduler:
     def submit(self, batch: Batch) -> Submission:
         """See Scheduler.submit."""
         argv = sbatch.argv(batch, self.options(batch))
+        self.slurm.listing.clear()
         try:
             completed = self.slurm.runner(
                 argv, timeout=self.slurm.patience.submit, environment=self.environment
@@ -47,13 +48,13 @@ class SbatchScheduler:
         """See Scheduler.seek."""
         return self.slurm.seek(batches, since)
 
-    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
+    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
         """See Scheduler.look_up."""
-        return self.slurm.look_up(job_ids, since)
+        return self.slurm.look_up(jobs, since)
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """See Scheduler.cancel."""
-        self.slurm.cancel(job_ids)
+        self.slurm.cancel(jobs)
 
     def close(self) -> None:
         """Nothing is held between calls."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcrunner.batch.batch import Batch
 from hpcrunner.schedulers import sacct, scancel, scontrol, squeue
 from hpcrunner.schedulers.command import CommandFailed, Completed, Runner, run
 from hpcrunner.schedulers.contract import (
+    Job,
     SchedulerUnavailable,
     Sighting,
     Sought,
@@ -28,6 +30,7 @@ from hpcrunner.schedulers.states import meaning
 log = logging.getLogger(__name__)
 
 _Named = tuple[str, str, str]  # id, state word, node
+_FRESH = 1.0  # s; a round's settling and tracking are closer than that
 _JOB_ID = re.compile(r"\d+(?:_\d+)?", re.ASCII)
 _REUSE = 86_400  # s before ``since`` from which an account is of another job with this id
 
@@ -41,6 +44,26 @@ class Patience:
     cancel: float = 30.0
 
 
+class Listing:
+    """The controller's last answer while it is fresh: one serves all questions of a round."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._rows: list[squeue.LiveJob] | None = None
+        self._at = 0.0
+
+    def rows(self, ask: Callable[[], list[squeue.LiveJob]]) -> list[squeue.LiveJob]:
+        """The last answer, or a new one. Raises what ``ask`` raises."""
+        if self._rows is None or self._clock() - self._at > _FRESH:
+            self._rows, self._at = None, self._clock()  # if asking fails, nothing is known
+            self._rows = ask()
+        return self._rows
+
+    def clear(self) -> None:
+        """Something was asked for that changes the answer."""
+        self._rows = None
+
+
 @dataclass(slots=True)
 class Slurm:
     """The cluster as this user's commands see it. ``accounting`` False: there is no slurmdbd."""
@@ -49,50 +72,55 @@ class Slurm:
     patience: Patience = field(default_factory=Patience)
     runner: Runner = run
     environment: Mapping[str, str] = field(default_factory=lambda: query_environment(os.environ))
+    listing: Listing = field(default_factory=Listing)
     _told: set[str] = field(default_factory=set, repr=False)
 
-    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
+    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
         """See Scheduler.look_up."""
-        asked = [job_id for job_id in dict.fromkeys(job_ids) if _JOB_ID.fullmatch(job_id)]
+        asked = [job for job in dict.fromkeys(jobs) if _JOB_ID.fullmatch(job.id)]
         live = self._live() if asked else {}
-        open_ids = [i for i in asked if live is None or i not in live or self._ended(live[i].word)]
+        open_ids = [
+            job.id for job in asked if live is None or job not in live or self._ended(live[job])
+        ]
         accounts = self._accounts(open_ids) if self.accounting and open_ids else None
         health = Health(live is not None, (accounts is not None) if self.accounting else None)
         # An id of another form was given by another scheduler: this one knows nothing of it.
-        seen = dict.fromkeys(job_ids, UNAVAILABLE)
-        for job_id in asked:
-            account = accounts.find(job_id) if accounts is not None else None
+        seen = dict.fromkeys(jobs, UNAVAILABLE)
+        for job in asked:
+            account = accounts.find(job) if accounts is not None else None
             if account is not None and (account.submitted_at or since) < since - _REUSE:
                 account = None
             if account is not None:
-                self._ended(account.word)
-            removed = accounts is not None and accounts.removed(job_id, since - _REUSE)
-            seen[job_id] = sighting((live or {}).get(job_id), account, health, removed=removed)
+                self._ended(account)
+            removed = accounts is not None and accounts.removed(job, since - _REUSE)
+            seen[job] = sighting((live or {}).get(job), account, health, removed=removed)
         return seen
 
     def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
         """See Scheduler.seek."""
-        jobs: dict[str, list[_Named]] = {}
+        found: dict[str, list[_Named]] = {}
+        wanted = {batch.name for batch in batches}
         live_answered = True
         try:
-            for row in squeue.parse(self._ask(squeue.argv([batch.name for batch in batches]))):
-                jobs.setdefault(row.name, []).append((row.base, row.word, row.node))
+            for row in self.listing.rows(self._list):
+                if row.name in wanted:
+                    found.setdefault(row.name, []).append((row.base, row.word, row.node))
         except SchedulerUnavailable as error:
             log.warning("%s", error)
             live_answered = False
-        hidden = [batch.name for batch in batches if batch.name not in jobs]
+        hidden = [batch.name for batch in batches if batch.name not in found]
         accounting_answered = True
         if hidden and self.accounting:
             try:
-                jobs.update(self._accounted_by_name(hidden, since))
+                found.update(self._accounted_by_name(hidden, since))
             except SchedulerUnavailable as error:
                 log.warning("%s", error)
                 accounting_answered = False
         absent = live_answered and accounting_answered
         verdict = Verdict.NOT_FOUND if absent else Verdict.UNAVAILABLE
         return {
-            batch.id: Sought(Verdict.FOUND, submission(batch, _the_one(batch, jobs[batch.name])))
-            if batch.name in jobs
+            batch.id: Sought(Verdict.FOUND, submission(batch, _the_one(batch, found[batch.name])))
+            if batch.name in found
             else Sought(verdict)
             for batch in batches
         }
@@ -100,22 +128,31 @@ class Slurm:
     def _accounted_by_name(self, names: Sequence[str], since: float) -> dict[str, list[_Named]]:
         found: dict[str, list[_Named]] = {}
         for argv in sacct.argvs_by_name(names, since):
-            for name, accounts in sacct.parse_by_name(self._ask(argv)).items():
-                found[name] = [(j.base, j.word, j.node) for j in accounts.all()]
-        return found
+            for job in sacct.parse(self._ask(argv)).all():
+                found.setdefault(job.name, []).append((job.base, job.word, job.node))
+        return {name: jobs for name, jobs in found.items() if name in names}
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
-        """See Scheduler.cancel."""
-        for argv in scancel.argvs(job_ids):
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """See Scheduler.cancel.
+
+        Only ids that bear the batch's name are ended. scancel(1) has ``--name``, but given with
+        some tasks of an array it ends all that wait with them (seen with 22.05).
+        """
+        known = squeue.by_job(self.listing.rows(self._list))
+        ours = [job.id for job in jobs if job in known]
+        for argv in scancel.argvs(ours):
             scancel.parse(self._ask(argv, timeout=self.patience.cancel))
 
     def config(self) -> scontrol.ClusterConfig:
         """What the cluster says of itself. Raises SchedulerUnavailable."""
         return scontrol.parse(self._ask(scontrol.ARGV))
 
-    def _live(self) -> dict[str, squeue.LiveJob] | None:
+    def _list(self) -> list[squeue.LiveJob]:
+        return squeue.parse(self._ask(squeue.ARGV))
+
+    def _live(self) -> dict[Job, squeue.LiveJob] | None:
         try:
-            return squeue.by_id(squeue.parse(self._ask(squeue.argv())))
+            return squeue.by_job(self.listing.rows(self._list))
         except SchedulerUnavailable as error:
             log.warning("%s", error)
             return None
@@ -137,11 +174,11 @@ class Slurm:
                 error.what, where=error.where, remedy=error.remedy
             ) from error
 
-    def _ended(self, word: str) -> bool:
-        said = meaning(word)
-        if not said.known and word not in self._told:
-            self._told.add(word)
-            log.warning("Slurm's job state %s is new to hpcrunner: taken as running", word)
+    def _ended(self, job: squeue.LiveJob | sacct.AccountedJob) -> bool:
+        said = meaning(job.word)
+        if not said.known and job.word not in self._told:
+            self._told.add(job.word)
+            log.warning("Slurm's job state %s is new to hpcrunner: taken as running", job.word)
         return said.ended
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from hpcrunner.batch.batch import NAME_PREFIX
 from hpcrunner.schedulers.command import Completed
-from hpcrunner.schedulers.contract import SchedulerUnavailable
+from hpcrunner.schedulers.contract import Job, SchedulerUnavailable
 
 # The name comes last: other jobs of the user may be called anything, "|" included.
 _FORMAT = "%F|%K|%T|%S|%N|%r|%j"
-_FEW_NAMES = 100  # of more, the controller's whole answer is no longer than the question
 _ROW = re.compile(
     r"(?P<base>\d+)\|(?P<index>\d+|N/A)\|(?P<word>[A-Z_]+)\|(?P<start>\d+|N/A|Unknown)"
     rf"\|(?P<node>[^|]*)\|(?P<pending>.*)\|(?P<name>{NAME_PREFIX}[0-9a-f]+)",
@@ -43,15 +42,12 @@ class LiveJob:
         return self.base if self.index is None else f"{self.base}_{self.index}"
 
 
-def argv(names: Sequence[str] = ()) -> list[str]:
-    """One query for all of the user's jobs, or for those of a few names.
-
-    ``--all`` shows jobs in hidden partitions too; ``--array`` gives waiting tasks a row each.
-    """
-    words = ["squeue", "--me", "--all", "--noheader", "--array", "--states=all"]
-    if 0 < len(names) <= _FEW_NAMES:
-        words.append(f"--name={','.join(names)}")
-    return [*words, f"--format={_FORMAT}"]
+# One query for all of the user's jobs. ``--all`` shows those in hidden partitions too;
+# ``--array`` gives waiting tasks a row each.
+ARGV = (
+    *("squeue", "--me", "--all", "--noheader", "--array", "--states=all"),
+    f"--format={_FORMAT}",
+)
 
 
 def parse(completed: Completed) -> list[LiveJob]:
@@ -66,6 +62,8 @@ def parse(completed: Completed) -> list[LiveJob]:
             where="squeue",
             remedy="is the Slurm controller up (scontrol ping)?",
         )
+    if completed.stdout and not completed.stdout.endswith("\n"):
+        raise SchedulerUnavailable("its answer is cut short", where="squeue")
     jobs = []
     for line in completed.stdout.split("\n"):
         match = _ROW.fullmatch(line)
@@ -93,9 +91,9 @@ def _job(match: re.Match[str]) -> LiveJob:
     )
 
 
-def by_id(jobs: Sequence[LiveJob]) -> dict[str, LiveJob]:
-    """The jobs by their id."""
-    return {job.job_id: job for job in jobs}
+def by_job(rows: Sequence[LiveJob]) -> dict[Job, LiveJob]:
+    """The rows by id and name."""
+    return {Job(row.job_id, row.name): row for row in rows}
 
 
 def _first_line(text: str) -> str:

@@ -27,6 +27,7 @@ from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.queues.contract import Delivery
 from hpcrunner.schedulers.contract import (
+    Job,
     JobState,
     Sighting,
     Sought,
@@ -91,15 +92,15 @@ class FaultyScheduler:
             return Sought(Verdict.FOUND, self._submission(batch))
         return Sought(Verdict.NOT_FOUND)
 
-    def look_up(self, job_ids: Sequence[str], since: float) -> Mapping[str, Sighting]:
+    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
         self.questions += 1
         if not self.available:
-            return {j: Sighting(Verdict.UNAVAILABLE) for j in job_ids}
+            return {j: Sighting(Verdict.UNAVAILABLE) for j in jobs}
         queued = Sighting(Verdict.FOUND, JobState.QUEUED, pending="Resources")
-        return {j: self.sightings.get(j, queued) for j in job_ids}
+        return {j: self.sightings.get(j.id, queued) for j in jobs}
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
-        self.cancelled += job_ids
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        self.cancelled += [job.id for job in jobs]
 
     def close(self) -> None:
         pass

@@ -25,11 +25,6 @@ def make_world() -> Iterator[Callable[..., World]]:
         world.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a duplicate's end counts as the attempt's, though the claim names another job: a "
-    "second attempt then runs beside the first",
-)
 def test_an_attempt_that_another_job_claimed_is_followed_there(
     make_world: Callable[..., World],
 ) -> None:
@@ -53,10 +48,6 @@ def test_an_attempt_that_another_job_claimed_is_followed_there(
     assert (e.state, e.reason) == SUCCESS
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a look-up takes whatever bears the id for the job: squeue's name is not compared",
-)
 def test_a_job_whose_id_another_got_after_a_cold_start_is_not_taken_for_it(
     make_world: Callable[..., World],
 ) -> None:
@@ -77,9 +68,6 @@ def test_a_job_whose_id_another_got_after_a_cold_start_is_not_taken_for_it(
     assert states == [State.LOST, State.SUCCEEDED]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="scancel is given the id alone, which may be another job's by now"
-)
 def test_a_cancel_never_ends_a_job_that_only_has_the_same_id(
     make_world: Callable[..., World],
 ) -> None:
@@ -99,10 +87,6 @@ def test_a_cancel_never_ends_a_job_that_only_has_the_same_id(
     assert not world.task((1, None)).told
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="stuck_after counts from the batch's making, not from the first such refusal",
-)
 def test_one_doubtful_refusal_after_a_long_outage_sets_nothing_aside(
     make_world: Callable[..., World],
 ) -> None:

@@ -47,7 +47,7 @@ from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
 from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.sbatch_scheduler import SbatchScheduler
-from hpcrunner.schedulers.slurm import Slurm
+from hpcrunner.schedulers.slurm import Listing, Slurm
 from hpcrunner.sites.site import Site
 
 PACKAGE = Path(database.__file__).parent.parent
@@ -244,7 +244,11 @@ class World:
             self.boundary(f"after.{argv[0]}")
             return done
 
-        slurm = Slurm(accounting=self.site.accounting.mode != "none", runner=runner)
+        slurm = Slurm(
+            accounting=self.site.accounting.mode != "none",
+            runner=runner,
+            listing=Listing(self.clock),
+        )
         scheduler = SbatchScheduler(slurm, lambda batch: sbatch_words(batch, self.site))
         make = {"clock": self.clock, "new_id": lambda: f"{next(self.ids):012x}"}
         lock = SimpleNamespace(check=lambda: None)
@@ -271,7 +275,7 @@ class World:
             died = False
         self.crash_in = self.crash_at = None
         for program, count in Counter(self.cluster.calls[before:]).items():
-            if program in QUERIES and count > 2:
+            if program in QUERIES and count > 3:
                 raise Broken(f"{count} calls of {program} in one round")
         self.check()
         return died
