@@ -13,7 +13,7 @@ from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.retention import ages_of
 from hpcrunner.gateway.spool import PRIVATE_FILE, Spool, SpoolError, write_synced
 from hpcrunner.gateway.sweep import Sweep
-from hpcrunner.queues.notices import Notices
+from hpcrunner.notices import Notices
 from hpcrunner.sites.site import Site
 from hpcrunner.sync import sync_folder
 

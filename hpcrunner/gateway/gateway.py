@@ -19,7 +19,7 @@ from hpcrunner.gateway.pace import Setbacks
 from hpcrunner.gateway.spool import Spool, SpoolError
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
-from hpcrunner.queues.notices import Notices
+from hpcrunner.notices import Notices
 
 log = logging.getLogger(__name__)
 

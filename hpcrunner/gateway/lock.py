@@ -22,7 +22,7 @@ from pathlib import Path
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.holder import Holder, read_holder, this_process
 from hpcrunner.gateway.spool import SpoolError
-from hpcrunner.queues.notices import Notices
+from hpcrunner.notices import Notices
 
 log = logging.getLogger(__name__)
 

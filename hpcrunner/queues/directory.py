@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from hpcrunner.notices import Notices
 from hpcrunner.queues.claims import LARGEST_MESSAGE, Claim, Claims
 from hpcrunner.queues.contract import Delivery
 from hpcrunner.queues.folder import QueueFolder, Stamp
 from hpcrunner.queues.matching import QueueFilter
-from hpcrunner.queues.notices import Notices
 from hpcrunner.queues.softlock import Hold
 
 log = logging.getLogger(__name__)

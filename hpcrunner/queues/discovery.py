@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from hpcrunner.notices import Notices
 from hpcrunner.queues.backoff import Backoff
 from hpcrunner.queues.contract import QueueUnavailable
 from hpcrunner.queues.management import Management
 from hpcrunner.queues.matching import QueueFilter
-from hpcrunner.queues.notices import Notices
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from typing import Any
 import pika
 import pika.exceptions
 
+from hpcrunner.notices import Notices
 from hpcrunner.queues.amqp import AMQP_FAILURES, broker, management_address, trouble
 from hpcrunner.queues.backoff import Backoff
 from hpcrunner.queues.contract import Delivery
 from hpcrunner.queues.discovery import Discovery
 from hpcrunner.queues.management import Management
 from hpcrunner.queues.matching import QueueFilter
-from hpcrunner.queues.notices import Notices
 from hpcrunner.queues.settlement import settlements
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.notices import Notices
 from hpcrunner.schedulers import sacct, scancel, scontrol, squeue
 from hpcrunner.schedulers.command import CommandFailed, Completed, Runner, run
 from hpcrunner.schedulers.contract import (
@@ -73,6 +74,7 @@ class Slurm:
     runner: Runner = run
     environment: Mapping[str, str] = field(default_factory=lambda: query_environment(os.environ))
     listing: Listing = field(default_factory=Listing)
+    _notices: Notices = field(default_factory=lambda: Notices(log), repr=False)
     _told: set[str] = field(default_factory=set, repr=False)
 
     def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
@@ -106,7 +108,7 @@ class Slurm:
                 if row.name in wanted:
                     found.setdefault(row.name, []).append((row.base, row.word, row.node))
         except SchedulerUnavailable as error:
-            log.warning("%s", error)
+            self._notices.warn(error.where, error.line())
             live_answered = False
         hidden = [batch.name for batch in batches if batch.name not in found]
         accounting_answered = True
@@ -114,7 +116,7 @@ class Slurm:
             try:
                 found.update(self._accounted_by_name(hidden, since))
             except SchedulerUnavailable as error:
-                log.warning("%s", error)
+                self._notices.warn(error.where, error.line())
                 accounting_answered = False
         absent = live_answered and accounting_answered
         verdict = Verdict.NOT_FOUND if absent else Verdict.UNAVAILABLE
@@ -128,7 +130,7 @@ class Slurm:
     def _accounted_by_name(self, names: Sequence[str], since: float) -> dict[str, list[_Named]]:
         found: dict[str, list[_Named]] = {}
         for argv in sacct.argvs_by_name(names, since):
-            for job in sacct.parse(self._ask(argv)).all():
+            for job in self._accounted(argv).all():
                 found.setdefault(job.name, []).append((job.base, job.word, job.node))
         return {name: jobs for name, jobs in found.items() if name in names}
 
@@ -138,8 +140,10 @@ class Slurm:
         Only ids that bear the batch's name are ended. scancel(1) has ``--name``, but given with
         some tasks of an array it ends all that wait with them (seen with 22.05).
         """
+        self.listing.clear()
         known = squeue.by_job(self.listing.rows(self._list))
         ours = [job.id for job in jobs if job in known]
+        self.listing.clear()
         for argv in scancel.argvs(ours):
             scancel.parse(self._ask(argv, timeout=self.patience.cancel))
 
@@ -148,21 +152,28 @@ class Slurm:
         return scontrol.parse(self._ask(scontrol.ARGV))
 
     def _list(self) -> list[squeue.LiveJob]:
-        return squeue.parse(self._ask(squeue.ARGV))
+        rows = squeue.parse(self._ask(squeue.ARGV))
+        self._notices.over("squeue", "squeue answers again")
+        return rows
 
     def _live(self) -> dict[Job, squeue.LiveJob] | None:
         try:
             return squeue.by_job(self.listing.rows(self._list))
         except SchedulerUnavailable as error:
-            log.warning("%s", error)
+            self._notices.warn(error.where, error.line())
             return None
 
     def _accounts(self, job_ids: Sequence[str]) -> sacct.Accounts | None:
         try:
-            return sacct.merged([sacct.parse(self._ask(argv)) for argv in sacct.argvs(job_ids)])
+            return sacct.merged([self._accounted(argv) for argv in sacct.argvs(job_ids)])
         except SchedulerUnavailable as error:
-            log.warning("%s", error)
+            self._notices.warn(error.where, error.line())
             return None
+
+    def _accounted(self, argv: Sequence[str]) -> sacct.Accounts:
+        accounts = sacct.parse(self._ask(argv))
+        self._notices.over("sacct", "sacct answers again")
+        return accounts
 
     def _ask(self, argv: Sequence[str], *, timeout: float | None = None) -> Completed:
         try:

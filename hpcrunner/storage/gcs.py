@@ -65,6 +65,9 @@ class GcsStore:
             )
 
 
+_loading = threading.Lock()
+
+
 class _MappedStream(io.RawIOBase):
     """Google's stream with our errors."""
 
@@ -87,7 +90,12 @@ class _MappedStream(io.RawIOBase):
 
 def _library() -> ModuleType:
     try:
-        from google.cloud import storage
+        # One thread at a time: another must not find what this one has half loaded.
+        with _loading:
+            from google.api_core import exceptions as _api  # noqa: F401
+            from google.auth import exceptions as _auth  # noqa: F401
+            from google.cloud import storage
+            from google.cloud.storage import retry as _retry  # noqa: F401
     except ImportError:
         raise GcsMissing(
             "google-cloud-storage is not installed",

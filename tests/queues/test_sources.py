@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcrunner.notices import Notices
 from hpcrunner.queues.backoff import Backoff
 from hpcrunner.queues.errors import OptionInvalid
-from hpcrunner.queues.notices import Notices
 from hpcrunner.queues.settlement import settlements
 from hpcrunner.queues.sources import QueueOptions, sources_from
 

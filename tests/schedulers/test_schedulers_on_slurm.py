@@ -257,7 +257,7 @@ def test_each_ending_is_told_apart(cluster: Any, checkout: Path, workdir: Path) 
             submit("a3", "kill -9 $$"),
             submit("a4", f"exec {hog}", memory=60 * MIB),
             submit("a5", f"srun --mem=40 {hog}; exit 0", memory=100 * MIB),
-            submit("a6", "sleep 600"),
+            submit("a6", "trap '' USR1; sleep 600"),
             submit("a7", "sleep 600"),
             # More than the partition may have: waits for ever.
             submit("a8", partition="short", time_limit=7200),

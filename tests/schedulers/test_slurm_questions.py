@@ -426,3 +426,19 @@ def test_many_uncertain_batches_cost_two_questions(commands: Any, make_batch: Ba
     found = {name: s.submission.job_ids for name, s in sought.items() if s.submission}
     assert found == {"a1": ("17",), "a2": ("18",)}
     assert {s.verdict for n, s in sought.items() if n not in found} == {Verdict.NOT_FOUND}
+
+
+def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(
+    commands: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask = commands(squeue=DOWN)
+    slurm = Slurm(accounting=False, runner=ask)
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            slurm.look_up([Job("7", "hpcr-ab")], SINCE)
+        ask.answers["squeue"] = EMPTY
+        slurm.look_up([Job("7", "hpcr-ab")], SINCE)
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == 2
+    assert "Unable to contact" in said[0]
+    assert said[1] == "squeue answers again"
