@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway import schema
 
 _LOCK_PATIENCE = 10.0
+_MAKING = 5.0
 # The texts of SQLITE_CORRUPT and SQLITE_NOTADB: sqlite3 names the codes from Python 3.11 only.
 _DAMAGED = ("malformed", "not a database", "no such table", "no such column")
 
@@ -179,4 +181,8 @@ def _for_looking(path: Path) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, timeout=_LOCK_PATIENCE, isolation_level=None)
     db.execute("PRAGMA query_only = ON")
+    # A gateway that starts for the first time makes the file, and then all that is in it.
+    until = time.monotonic() + _MAKING
+    while schema.version_of(db) == 0 and time.monotonic() < until:
+        time.sleep(0.05)
     return db

@@ -102,11 +102,12 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Make or add what is missing, each version's step all or nothing.
+    """Make or add what is missing, all of it or nothing.
 
     A journal of a newer version is left as it is. Raises sqlite3.Error.
     """
-    for version in range(version_of(connection) + 1, SCHEMA_VERSION + 1):
+    steps = [STEPS[v] for v in range(version_of(connection) + 1, SCHEMA_VERSION + 1)]
+    if steps:
         connection.executescript(
-            f"BEGIN IMMEDIATE; {STEPS[version]} PRAGMA user_version = {version}; COMMIT;"
+            f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )

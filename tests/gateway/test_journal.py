@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,3 +208,19 @@ def test_a_fault_of_ours_is_not_waited_for_like_a_full_disk(journal: Journal) ->
     with pytest.raises(JournalError) as caught:
         journal.add([row("a")])
     assert not caught.value.passing
+
+
+def test_a_look_at_a_journal_that_is_just_being_made_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "j.db").touch(mode=0o600)
+    found: list[int] = []
+
+    def look() -> None:
+        reader = Reader(tmp_path / "j.db")
+        found.append(reader.count_live())
+        reader.close()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    Journal(tmp_path / "j.db", lambda: 1.0).close()
+    looking.join(30)
+    assert found == [0]

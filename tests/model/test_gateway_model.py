@@ -336,7 +336,7 @@ TestGatewayModel.settings = settings(
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("hpcrunner").setLevel(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, logger="hpcrunner")
 
 
 def test_the_world_itself_ends_what_is_cancelled_before_it_is_submitted() -> None:
