@@ -104,16 +104,15 @@ def retry(
     found = _meant(chosen, experiments or [], selection, everything=everything)
     spool_of(chosen).wish(Verb.RETRY, (e.id for e in found))
     refresh(chosen)
-    for e in found:
-        with look(chosen) as journal:
+    with look(chosen) as journal:
+        for e in found:
             (now,) = (n for n in journal.find(e.id) if n.id == e.id)
-            history = journal.history(e.id)
-        if now.retried_as:
-            typer.echo(f"{e.id} runs again as {now.retried_as}")
-        elif "could not be retried" in history[-1][2]:
-            typer.echo(f"{e.id} {history[-1][2]}")
-        else:
-            typer.echo(f"{e.id} will run again")
+            if now.retried_as:
+                typer.echo(f"{e.id} runs again as {now.retried_as}")
+                continue
+            said = journal.history(e.id)[-1][2]
+            refused = "could not be retried" in said
+            typer.echo(f"{e.id} {said if refused else 'will run again'}")
 
 
 @app.command("drop")

@@ -97,7 +97,8 @@ class Dispatch:
                 self._journal.begin_batch(name, spec, members, size=len(planned))
             elif not self._spool.started(name):
                 self._spool.remove_batch(name)
-            if len(tasks) < len(planned) and (spec is not None or self._spool.started(name)):
+                continue
+            if len(tasks) < len(planned):
                 log.error(
                     "batch %s: %d of its experiments are unknown to the journal, and may have "
                     "run; was the spool restored from a backup? Its folder is kept",

@@ -36,12 +36,15 @@ _A_ROUND = 1000  # endings written down in one round; each may cost a synced fil
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """An attempt that has ended; ``waits``: the scheduler still has its job in the queue."""
+    """An attempt that has ended; ``waits``: the scheduler still has its job in the queue;
+    ``wished``: somebody wanted it cancelled.
+    """
 
     experiment: Experiment
     outcome: Outcome
     recorded: bool
     waits: bool
+    wished: bool
 
 
 class Track:
@@ -145,12 +148,11 @@ class Track:
 
     def _write_down(self, judged: Sequence[_Judged]) -> None:
         """Final states, and those attempts that are followed by another."""
-        wished = {e.id for e in self._journal.cancel_wished()} if judged else set()
         final: list[tuple[str, Outcome]] = []
         again: list[NextAttempt] = []
         for j in judged:
             e, outcome = j.experiment, j.outcome
-            following = None if e.id in wished else self._following(e, outcome)
+            following = None if j.wished else self._following(e, outcome)
             if following is not None or not j.recorded:
                 # Whatever the scheduler does with the job now, it starts this attempt no more.
                 fenced = self._spool.fence(e.batch, e.task)
@@ -230,8 +232,15 @@ class Track:
             )
             outcome = judge(evidence, self._patience, now)
             if outcome is not None:
-                waits_still = seen.state is JobState.QUEUED
-                judged.append(_Judged(e, outcome, recorded=record is not None, waits=waits_still))
+                judged.append(
+                    _Judged(
+                        e,
+                        outcome,
+                        recorded=record is not None,
+                        waits=seen.state is JobState.QUEUED,
+                        wished=e.id in wished,
+                    )
+                )
             elif e.state is State.PENDING and seen.state in (
                 JobState.RUNNING,
                 JobState.COMPLETING,

@@ -56,8 +56,11 @@ class Wishes:
         """
         self._take(Verb.CANCEL, self._journal.wish_cancel)
         self._take(Verb.DROP, self._journal.drop)
-        for experiment in self._spool.wishes(Verb.RETRY):
-            self._retry(experiment)
+        retries = self._spool.wishes(Verb.RETRY)
+        aside = {e.id: e for e in self._journal.aside()} if retries else {}
+        for experiment in retries:
+            if experiment in aside:  # else it was dropped or retried already
+                self._retry(aside[experiment])
             self._spool.wish_taken(Verb.RETRY, experiment)
         return self._cancel()
 
@@ -70,12 +73,8 @@ class Wishes:
         for experiment in wished:
             self._spool.wish_taken(verb, experiment)
 
-    def _retry(self, name: str) -> None:
+    def _retry(self, old: Experiment) -> None:
         """Have an experiment of the dead list run again, by the site as it is now."""
-        found = [e for e in self._journal.aside() if e.id == name]
-        if not found:
-            return  # dropped or retried already
-        (old,) = found
         message = self._journal.message(old.id)
         now = self._clock()
         try:
