@@ -40,6 +40,7 @@ from hpcrunner.gateway.admission import Admission, admit
 from hpcrunner.gateway.assemble import experiment_id, open_gateway
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.journal import BatchState, Journal, NewExperiment
+from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.request.plan import Plan
@@ -187,7 +188,10 @@ def main() -> None:
 def recover(site: Site, store: Store, *, profile: bool) -> None:
     profiler = cProfile.Profile()
     began = time.monotonic()
-    with open_gateway(site, QueueOptions(gateway_id="bench")) as (gateway, journal):
+    with open_gateway(site, GatewayOptions(queues=QueueOptions(gateway_id="bench"))) as (
+        gateway,
+        journal,
+    ):
         opened = time.monotonic()
         with store.open() as cluster:
             asked_to_open = Counter(cluster.calls)

@@ -22,6 +22,7 @@ from hpcrunner.client.build import Work
 from hpcrunner.client.publish import publish, store_work
 from hpcrunner.gateway.assemble import open_gateway
 from hpcrunner.gateway.experiment import State
+from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.sites.load import load_site, with_spool
 
@@ -54,8 +55,8 @@ def by_hpcrunner(count: int, site_name: str) -> float:
             _, body = store_work(Work("run.py"), folder / "code", folder / "store")
             publish(folder / "queue" / "local_bench", body)
         site = with_spool(load_site(site_name), str(folder / "spool"))
-        options = QueueOptions(gateway_id="bench", queue_root=str(folder / "queue"))
-        with open_gateway(site, options) as (gateway, journal):
+        queues = QueueOptions(gateway_id="bench", queue_root=str(folder / "queue"))
+        with open_gateway(site, GatewayOptions(queues=queues)) as (gateway, journal):
             began = time.monotonic()
             # Some may have run to their end by the time the last is submitted.
             while journal.count(*State) < count or journal.count(*NOT_SUBMITTED):

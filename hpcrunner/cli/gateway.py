@@ -10,6 +10,7 @@ from hpcrunner.cli.common import DEFAULT_SITE, SiteName, SpoolPath, chosen_site
 from hpcrunner.cli.options import option
 from hpcrunner.gateway.assemble import gateway_id
 from hpcrunner.gateway.gateway import Limits
+from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.orders import Orders
 from hpcrunner.gateway.serve import serve
 from hpcrunner.queues.matching import DEFAULT_MATCH
@@ -74,15 +75,17 @@ def gateway(
         format="%(asctime)s %(levelname)s %(message)s",
     )
     chosen = chosen_site(site, spool)
-    options = QueueOptions(
-        amqp_url=amqp_url,
-        amqp_mgt_url=amqp_mgt_url,
-        queues=tuple(queue or ()),
-        queue_match=queue_match,
-        queue_mismatch=queue_mismatch,
-        queue_root=queue_root,
-        gateway_id=gateway_id(chosen),
+    options = GatewayOptions(
+        queues=QueueOptions(
+            amqp_url=amqp_url,
+            amqp_mgt_url=amqp_mgt_url,
+            queues=tuple(queue or ()),
+            queue_match=queue_match,
+            queue_mismatch=queue_mismatch,
+            queue_root=queue_root,
+            gateway_id=gateway_id(chosen),
+        ),
+        limits=Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration)),
     )
-    limits = Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration))
     with Orders().listening() as orders:
-        serve(lambda: chosen_site(site, spool), options, limits, orders, standby=standby)
+        serve(lambda: chosen_site(site, spool), options, orders, standby=standby)

@@ -13,6 +13,7 @@ from hpcrunner.client.publish import publish, store_work
 from hpcrunner.gateway.assemble import open_gateway, spool_of
 from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.gateway import Limits
+from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.sites.load import load_site
@@ -54,9 +55,11 @@ def run_demo(folder: Path, show: Callable[[Sequence[Experiment]], None]) -> list
     for work in WORK:
         _, body = store_work(work, SAMPLES, spool_of(site).store)
         publish(folder / "queue" / QUEUE, body)
-    options = QueueOptions(gateway_id="demo", queue_root=str(folder / "queue"))
-    limits = Limits(tasks=len(WORK))
-    with open_gateway(site, options, limits) as (gateway, journal):
+    options = GatewayOptions(
+        queues=QueueOptions(gateway_id="demo", queue_root=str(folder / "queue")),
+        limits=Limits(tasks=len(WORK)),
+    )
+    with open_gateway(site, options) as (gateway, journal):
         for _ in itertools.count():
             gateway.step()
             show(_all(journal))

@@ -15,10 +15,11 @@ from hpcrunner.batch.script import check_templates
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.collector import Collector
 from hpcrunner.gateway.dispatch import Dispatch
-from hpcrunner.gateway.gateway import NO_LIMITS, Gateway, Hold, Limits
+from hpcrunner.gateway.gateway import Gateway, Hold
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
+from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
@@ -70,7 +71,7 @@ def hold_spool(spool: Spool, lock: SpoolLock, *, check: bool = False) -> Iterato
 
 @contextmanager
 def put_together(
-    hold: Hold, site: Site, options: QueueOptions, limits: Limits = NO_LIMITS, *, taken: int = 0
+    hold: Hold, site: Site, options: GatewayOptions, *, taken: int = 0
 ) -> Iterator[Gateway]:
     """All parts of a gateway over a spool that is held: the sources of ``options`` and the
     spool's own submit queue, and the scheduler.
@@ -83,7 +84,7 @@ def put_together(
     with ExitStack() as stack:
         scheduler = open_scheduler(site, spool.root)
         stack.callback(scheduler.close)
-        sources = [*sources_from(_by_hand(spool)), *sources_from(options)]
+        sources = [*sources_from(_by_hand(spool)), *sources_from(options.queues)]
         for source in sources:
             stack.callback(source.close)
         log.info("site %s, spool %s", site.name, spool.root)
@@ -96,7 +97,7 @@ def put_together(
             Wishes(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id),
             max_jobs=site.limits.max_jobs,
             clock=time.time,
-            limits=limits,
+            limits=options.limits,
             taken=taken,
             collect=Collector(journal, spool, site, clock=time.time).step,
         )
@@ -105,8 +106,7 @@ def put_together(
 @contextmanager
 def open_gateway(
     site: Site,
-    options: QueueOptions,
-    limits: Limits = NO_LIMITS,
+    options: GatewayOptions,
     *,
     patience: float = _LOCK_PATIENCE,
     contender: Contender | None = None,
@@ -119,13 +119,13 @@ def open_gateway(
     JournalError, SchedulerUnavailable, OptionInvalid, or TemplateRefused.
     """
     check_templates(site)
-    sources_from(options)  # what is wrong with them is said before anything is made
+    sources_from(options.queues)  # what is wrong with them is said before anything is made
     spool = spool_of(site)
     spool.prepare()
     lock = wait_for_lock(contender or Contender(spool.lock), time.sleep, patience=patience)
     if lock is None:
         raise AssertionError("nobody said to stop waiting")
-    with hold_spool(spool, lock) as hold, put_together(hold, site, options, limits) as gateway:
+    with hold_spool(spool, lock) as hold, put_together(hold, site, options) as gateway:
         yield gateway, hold.journal
 
 

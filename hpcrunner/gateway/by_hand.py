@@ -18,6 +18,7 @@ from hpcrunner.gateway.assemble import open_gateway, spool_of
 from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.lock import Contender, SpoolBusy
+from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.spool import Spool, SpoolError, Verb
 from hpcrunner.gateway.view import log_path
@@ -27,6 +28,7 @@ from hpcrunner.sites.site import Site
 log = logging.getLogger(__name__)
 
 BY_HAND = "by-hand"
+OPTIONS = GatewayOptions(queues=QueueOptions(gateway_id=BY_HAND))
 _BLOCK = 1 << 16
 _TICK = 0.5
 _LOOK_AGAIN = 5.0  # at whether the gateway that should do the work still holds the spool
@@ -65,7 +67,7 @@ def refresh(site: Site) -> None:
         live = journal.count_live()
     if live or any(spool_of(site).wishes(verb) for verb in Verb):
         try:
-            with open_gateway(site, QueueOptions(gateway_id=BY_HAND), patience=0) as (gateway, _):
+            with open_gateway(site, OPTIONS, patience=0) as (gateway, _):
                 gateway.step()
         except SpoolBusy:
             return  # a gateway runs: what it wrote is of now
@@ -88,7 +90,7 @@ def carry(
     contender = Contender(spool_of(site).lock)
     while True:
         try:
-            with open_gateway(site, QueueOptions(gateway_id=BY_HAND), contender=contender) as (
+            with open_gateway(site, OPTIONS, contender=contender) as (
                 gateway,
                 journal,
             ):

@@ -17,10 +17,11 @@ from hpcrunner.batch.script import check_templates
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.assemble import hold_spool, put_together, spool_of
-from hpcrunner.gateway.gateway import Ended, Gateway, Hold, Limits
+from hpcrunner.gateway.gateway import Ended, Gateway, Hold
 from hpcrunner.gateway.lock import Contender, wait_for_lock
+from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.orders import Orders
-from hpcrunner.queues.sources import QueueOptions, sources_from
+from hpcrunner.queues.sources import sources_from
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ _FIXED = ("spool", "scheduler")  # of the site's file; for a start only
 
 def serve(
     read_site: Callable[[], Site],
-    options: QueueOptions,
-    limits: Limits,
+    options: GatewayOptions,
     orders: Orders,
     *,
     standby: bool = False,
@@ -44,7 +44,7 @@ def serve(
     """
     site = read_site()
     check_templates(site)
-    sources_from(options)
+    sources_from(options.queues)
     spool = spool_of(site)
     spool.prepare()
     lock = wait_for_lock(
@@ -56,26 +56,25 @@ def serve(
     with hold_spool(spool, lock, check=True) as hold:
         if standby:  # it may have waited for months
             site = _read_again(read_site, site) or site
-        _work(hold, site, read_site, options, limits, orders)
+        _work(hold, site, read_site, options, orders)
 
 
 def _work(
     hold: Hold,
     site: Site,
     read_site: Callable[[], Site],
-    options: QueueOptions,
-    limits: Limits,
+    options: GatewayOptions,
     orders: Orders,
 ) -> None:
     with ExitStack() as parts:
         current = parts.enter_context(ExitStack())
-        gateway = current.enter_context(put_together(hold, site, options, limits))
+        gateway = current.enter_context(put_together(hold, site, options))
         while gateway.run(orders) is Ended.RELOAD:
             new = _read_again(read_site, site)
             if new is None:
                 continue
             replacement = parts.enter_context(ExitStack())
-            renewed = _replaced(replacement, hold, new, options, limits, gateway)
+            renewed = _replaced(replacement, hold, new, options, gateway)
             if renewed is None:
                 continue
             current.close()
@@ -85,11 +84,11 @@ def _work(
 
 
 def _replaced(
-    stack: ExitStack, hold: Hold, site: Site, options: QueueOptions, limits: Limits, old: Gateway
+    stack: ExitStack, hold: Hold, site: Site, options: GatewayOptions, old: Gateway
 ) -> Gateway | None:
     """New parts while the old ones still stand, so that a site that cannot work changes nothing."""
     try:
-        return stack.enter_context(put_together(hold, site, options, limits, taken=old.taken))
+        return stack.enter_context(put_together(hold, site, options, taken=old.taken))
     except HpcrunnerError as error:
         log.error("reload: %s; the old site stays in force", error.line())
         return None

@@ -1,0 +1,16 @@
+"""What a person says when a gateway is started, as opposed to what the site's file says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpcrunner.gateway.gateway import NO_LIMITS, Limits
+from hpcrunner.queues.sources import QueueOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayOptions:
+    """The options of ``hpcrunner gateway``, one part for each room that has some."""
+
+    queues: QueueOptions
+    limits: Limits = NO_LIMITS
