@@ -25,6 +25,21 @@ class Delivery:
     handle: object = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a source serves at this moment, for metrics.
+
+    ``kind`` is the kind of its server (``rmq``, ``sqs``, ``pubsub``, ``local``), ``queues`` are
+    those it knows of. ``listed`` and ``unlisted`` count how often it has found out which queues
+    there are, and how often it could not.
+    """
+
+    kind: str
+    queues: tuple[str, ...] = ()
+    listed: int = 0
+    unlisted: int = 0
+
+
 class Source(Protocol):
     """A server with any number of queues. Used from one thread."""
 
@@ -50,6 +65,10 @@ class Source(Protocol):
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Hand back untouched, for another gateway or a later time."""
+        ...
+
+    def served(self) -> Served:
+        """What it serves now; asks nobody."""
         ...
 
     def close(self) -> None:

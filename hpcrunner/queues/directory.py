@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hpcrunner.notices import Notices
 from hpcrunner.queues.claims import LARGEST_MESSAGE, Claim, Claims
-from hpcrunner.queues.contract import Delivery
+from hpcrunner.queues.contract import Delivery, Served
 from hpcrunner.queues.folder import QueueFolder, Stamp
 from hpcrunner.queues.matching import QueueFilter
 from hpcrunner.queues.softlock import Hold
@@ -54,6 +54,8 @@ class DirectorySource:
         self._unread: deque[Claim] = deque()
         self._expected: dict[Claim, Stamp] = {}
         self._held: set[Claim] = set()
+        self._listed = 0
+        self._unlisted = 0
 
     @property
     def name(self) -> str:
@@ -69,7 +71,9 @@ class DirectorySource:
             self._find_queues()
         except OSError as error:
             self._notices.warn("root", f"{self.name}: cannot be read: {_words(error)}; waiting")
+            self._unlisted += 1
             return []
+        self._listed += 1
         self._notices.over("root", f"{self.name}: is there again")
         self._claim(most - len(self._unread))
         return self._read(most)
@@ -87,6 +91,10 @@ class DirectorySource:
         """See Source.give_back."""
         for claim in self._release(deliveries):
             self._return(claim)
+
+    def served(self) -> Served:
+        """See Source.served."""
+        return Served("local", tuple(self._queues), self._listed, self._unlisted)
 
     def close(self) -> None:
         """See Source.close."""

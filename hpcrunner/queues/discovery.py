@@ -23,7 +23,7 @@ class Listing:
 class Discovery:
     """Asks the management API every ``period`` seconds; keeps the last answer through outages.
 
-    ``clock`` is monotonic seconds.
+    ``clock`` is monotonic seconds. ``succeeded`` and ``failed`` count its questions.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class Discovery:
         self._clock = clock
         self._backoff = Backoff(clock, first=period)
         self._next = float("-inf")
+        self.succeeded = 0
+        self.failed = 0
 
     def refresh(self) -> Listing | None:
         """A new listing, or None where none is due or to be had now."""
@@ -53,8 +55,10 @@ class Discovery:
         except QueueUnavailable as error:
             self._notices.warn("management", error.line())
             self._backoff.failed()
+            self.failed += 1
             return None
         self._backoff.succeeded()
+        self.succeeded += 1
         self._notices.over("management", f"{self._management.name}: answers again")
         return found
 

@@ -20,7 +20,7 @@ import pika.exceptions
 from hpcrunner.notices import Notices
 from hpcrunner.queues.amqp import AMQP_FAILURES, broker, management_address, trouble
 from hpcrunner.queues.backoff import Backoff
-from hpcrunner.queues.contract import Delivery
+from hpcrunner.queues.contract import Delivery, Served
 from hpcrunner.queues.discovery import Discovery
 from hpcrunner.queues.management import Management
 from hpcrunner.queues.matching import QueueFilter
@@ -137,6 +137,16 @@ class RabbitSource:
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """See Source.give_back."""
         self._settle(deliveries, accept=False)
+
+    def served(self) -> Served:
+        """See Source.served."""
+        listing = self._discovery
+        return Served(
+            "rmq",
+            tuple(self._taps),
+            listing.succeeded if listing else 0,
+            listing.failed if listing else 0,
+        )
 
     def close(self) -> None:
         """See Source.close."""

@@ -25,7 +25,7 @@ from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
-from hpcrunner.queues.contract import Delivery
+from hpcrunner.queues.contract import Delivery, Served
 from hpcrunner.schedulers.contract import (
     Job,
     JobState,
@@ -127,6 +127,9 @@ class Pile:
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         self.waiting = [*deliveries, *self.waiting]
+
+    def served(self) -> Served:
+        return Served("local", ("local_pile",))
 
     def close(self) -> None:
         pass

@@ -40,7 +40,7 @@ from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.job.claim import Claim, job_id, take_claim
 from hpcrunner.job.recordfile import make_way, read_record, write_record
-from hpcrunner.queues.contract import Delivery
+from hpcrunner.queues.contract import Delivery, Served
 from hpcrunner.request.claim import Owner
 from hpcrunner.request.plan import PlanError, read_plan
 from hpcrunner.request.reasons import Reason
@@ -112,6 +112,9 @@ class Queue:
         for delivery in deliveries:
             self.unsettled.remove(delivery)
             self.waiting.append(delivery)
+
+    def served(self) -> Served:
+        return Served("rmq", ("studioml",))
 
     def cut(self) -> None:
         """The connection dies: the broker sends again what was not settled."""
