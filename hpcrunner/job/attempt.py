@@ -39,6 +39,7 @@ from hpcrunner.job.save import Saver, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
 from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
 from hpcrunner.job.workspace import Workspace, keep_home, make_workspace, remove_tree
+from hpcrunner.request.accession import accession
 from hpcrunner.request.claim import Owner, claims, is_fenced
 from hpcrunner.request.plan import (
     CLAIMS,
@@ -86,7 +87,13 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         if taken is claim.Claim.TAKEN_AGAIN:  # the first run may have been killed before this
             _tell_client(client, left.reason)
         return 0
-    events.note("claimed", host=owner.host, pid=owner.pid, job=owner.job_id)
+    events.note(
+        "claimed",
+        host=owner.host,
+        pid=owner.pid,
+        job=owner.job_id,
+        accession=accession(owner.host, owner.time),
+    )
     counted_from = limits.job_start(environ, own_start(started_at))
     end = limits.job_end(plan.setup, counted_from, environ)
     stopper = Stopper(end, plan.setup)
@@ -253,6 +260,8 @@ class _Attempt:
                 self._listen(HEARSAY)
             # A payload that obeys a signal to the whole job may end well; that is no success.
             stop = stopper.asked
+            if stop is not None:
+                self.events.note("stopping", reason=stop.reason.value, text=stop.text)
         finally:
             watch.close()
             clean = self._end_tree(process)
