@@ -34,6 +34,14 @@ class State(str, Enum):
         return self in FINAL
 
 
+class Reports(str, Enum):
+    """Whether an experiment's response queue is to be told how it fares."""
+
+    NONE = ""  # nobody listens, or nobody may be told
+    DUE = "due"
+    OVER = "over"  # told to the end, or given up
+
+
 FINAL = frozenset(
     {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.LOST, State.REJECTED},
 )
@@ -64,7 +72,8 @@ class Experiment:
     ``pending`` is what it waits for: the scheduler's reason, or why there is another attempt.
     ``not_before`` holds an attempt back; the failures are those of the attempts so far, by whose
     fault they were. ``aside`` is True for an experiment of the dead list; ``retried_as`` is the
-    id under which somebody had it run again. Times are epoch seconds by the gateway's clock,
+    id under which somebody had it run again. ``server`` is where its queue is, as the queue's
+    source calls it. Times are epoch seconds by the gateway's clock,
     except ``started_at`` and ``ended_at``, which are the scheduler's or the node's.
     """
 
@@ -93,6 +102,8 @@ class Experiment:
     payload_failures: int = 0
     aside: bool = False
     retried_as: str = ""
+    server: str = ""
+    reports: Reports = Reports.NONE
 
     @property
     def job(self) -> Job:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcrunner.gateway import rows
-from hpcrunner.gateway.experiment import SET_ASIDE, Experiment, Outcome, State
+from hpcrunner.gateway.experiment import SET_ASIDE, Experiment, Outcome, Reports, State
 from hpcrunner.gateway.reader import NOT_FINAL, BatchState, Reader
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
@@ -256,6 +256,14 @@ class Journal(Reader):
                 self._remark(db, experiment, f"retried as {new.experiment.id}")
                 self._insert(db, new, settled=True)
 
+    def reported(self, ids: Iterable[str]) -> None:
+        """The response queues of these have been told all, or will be told no more."""
+        with self._file.write() as db:
+            db.executemany(
+                "UPDATE experiments SET reports = ? WHERE id = ?",
+                [(Reports.OVER.value, experiment) for experiment in ids],
+            )
+
     def wish_cancel(self, ids: Iterable[str]) -> None:
         """Somebody wants these ended; kept until they are."""
         with self._file.write() as db:
@@ -271,8 +279,8 @@ class Journal(Reader):
         e = row.experiment
         db.execute(
             "INSERT INTO experiments (id, key, queue, state, received_at, digest, message, attempt,"
-            " spec, reason, text, owner, project, ended_at, settled, aside)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " spec, reason, text, owner, project, ended_at, settled, aside, server, reports)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 e.id,
                 e.key,
@@ -290,6 +298,8 @@ class Journal(Reader):
                 e.ended_at,
                 settled,
                 e.state in SET_ASIDE,
+                e.server,
+                e.reports.value,
             ),
         )
         self._note(db, e.id, e.state, e.text)

@@ -123,6 +123,10 @@ class Reader:
         """Experiments that somebody wants ended and that are not yet."""
         return self._experiments(f"WHERE cancel_wished = 1 AND {NOT_FINAL}", ())
 
+    def reports_due(self) -> list[Experiment]:
+        """Experiments whose response queues are not told all yet, oldest first."""
+        return self._experiments("WHERE reports = 'due' ORDER BY received_at, rowid", ())
+
     def batches(self, *states: BatchState) -> list[BatchRow]:
         """Batches in these states, oldest first."""
         marks = ", ".join("?" * len(states))

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
-from hpcrunner.gateway.experiment import EndedAttempt, Experiment, Outcome, State
+from hpcrunner.gateway.experiment import EndedAttempt, Experiment, Outcome, Reports, State
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
 
 COLUMNS = (
     "id, key, queue, state, received_at, attempt, spec, batch, task, job_id, reason, text, "
     "exit_code, node, pending, submitted_at, started_at, ended_at, owner, project, not_before, "
-    "infrastructure_failures, payload_failures, aside, retried_as"
+    "infrastructure_failures, payload_failures, aside, retried_as, server, reports"
 )
 ATTEMPT_COLUMNS = (
     "attempt, batch, task, job_id, state, reason, text, exit_code, node, submitted_at, "
@@ -47,6 +47,7 @@ def experiment_of(row: tuple[Any, ...]) -> Experiment:
             "spec": spec_of(spec) if spec else None,
             "reason": Reason(reason) if reason else None,
             "aside": bool(values["aside"]),
+            "reports": Reports(values["reports"]),
         }
     )
 

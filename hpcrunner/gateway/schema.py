@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TABLES_1 = """
 CREATE TABLE experiments (
@@ -92,8 +92,16 @@ CREATE TABLE gateways (
 );
 """
 
+# server: the queue server that the message came from, by its Source's name.
+# reports: whether the response queue is still to be told of it; see experiment.Reports.
+_STEP_3 = """
+ALTER TABLE experiments ADD COLUMN server TEXT NOT NULL DEFAULT '';
+ALTER TABLE experiments ADD COLUMN reports TEXT NOT NULL DEFAULT '';
+CREATE INDEX experiments_reports ON experiments (reports) WHERE reports = 'due';
+"""
+
 # What brings a journal from the version before to this one.
-STEPS = {1: _TABLES_1, 2: _STEP_2}
+STEPS = {1: _TABLES_1, 2: _STEP_2, 3: _STEP_3}
 
 
 def version_of(connection: sqlite3.Connection) -> int:

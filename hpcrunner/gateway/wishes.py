@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
-from hpcrunner.gateway.experiment import Experiment, Outcome, State
+from hpcrunner.gateway.experiment import Experiment, Outcome, Reports, State
 from hpcrunner.gateway.journal import Journal, NewExperiment
 from hpcrunner.gateway.spool import Spool, Verb
 from hpcrunner.request.reasons import Reason
@@ -94,6 +94,8 @@ class Wishes:
             text=f"retried from {old.id}",
             owner=old.owner,
             project=old.project,
+            server=old.server,
+            reports=Reports.NONE if old.reports is Reports.NONE else Reports.DUE,
         )
         if old.batch:
             self._spool.fence(old.batch, old.task)

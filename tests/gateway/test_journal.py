@@ -6,12 +6,13 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hpcrunner.gateway.database import Database, JournalError, Superseded
-from hpcrunner.gateway.experiment import Experiment, Outcome, State
+from hpcrunner.gateway.experiment import Experiment, Outcome, Reports, State
 from hpcrunner.gateway.journal import Journal, NewExperiment, NextAttempt
 from hpcrunner.gateway.reader import BatchState, Reader
 from hpcrunner.request.reasons import Reason
@@ -152,6 +153,18 @@ def test_a_journal_of_the_first_version_is_brought_up_to_date_with_all_it_holds(
     assert journal.message(found.id) == b"{}"
     assert [text for _, _, text in journal.history(found.id)] == ["", "job 77_1"]
     assert journal.repeated("d1", 0.0) is not None
+    assert (found.server, found.reports) == ("", Reports.NONE)
+
+
+def test_reports_are_due_until_they_are_told(journal: Journal) -> None:
+    told = replace(row("a").experiment, server="amqp://here", reports=Reports.DUE)
+    journal.add([NewExperiment(told, b"{}", "d"), row("b")])
+    journal.end([("a", WON)])
+    (due,) = journal.reports_due()
+    assert (due.id, due.server, due.state) == ("a", "amqp://here", State.SUCCEEDED)
+    journal.reported(["a"])
+    assert journal.reports_due() == []
+    assert journal.find("a")[0].reports is Reports.OVER
 
 
 def test_a_group_is_written_whole_or_not_at_all(journal: Journal) -> None:
