@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hpcrunner.batch.container import exec_words
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.faults import RetriesLeft
 from hpcrunner.request.model import Request, SealedRequest
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.plan import PlannedExperiment
@@ -34,13 +35,19 @@ class Admission:
     spec: JobSpec
     exec_words: tuple[str, ...]
 
-    def planned(self, *, experiment: str, attempt: int) -> PlannedExperiment:
-        """The experiment as its batch's plan holds it.
+    def planned(
+        self, *, experiment: str, attempt: int, retries: RetriesLeft = RetriesLeft()
+    ) -> PlannedExperiment:
+        """The experiment as its batch's plan holds it; ``retries`` may follow this attempt.
 
         Raises RequestError where an artifact's address cannot be made out.
         """
         return plan_experiment(
-            self.request, id=experiment, attempt=attempt, exec_words=self.exec_words
+            self.request,
+            id=experiment,
+            attempt=attempt,
+            exec_words=self.exec_words,
+            retries=retries,
         )
 
 

@@ -22,6 +22,7 @@ from hpcrunner.gateway.experiment import Experiment, Outcome, State
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import SubmitRate
 from hpcrunner.gateway.reader import BatchRow, BatchState
+from hpcrunner.gateway.retries import retries_left
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.plan import Plan, PlannedExperiment
 from hpcrunner.request.reasons import Reason
@@ -198,7 +199,10 @@ class Dispatch:
         try:
             # Judged at its arrival: what was in time then is not refused for waiting here.
             admission = admit(message, self._site, experiment.received_at)
-            return admission.planned(experiment=experiment.id, attempt=experiment.attempt)
+            retries = retries_left(experiment, self._site.retries, admission.request.retries)
+            return admission.planned(
+                experiment=experiment.id, attempt=experiment.attempt, retries=retries
+            )
         except HpcrunnerError as error:
             # The site file has changed since it was accepted.
             log.warning("%s set aside: %s", experiment.id, error.line())

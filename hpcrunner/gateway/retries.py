@@ -8,49 +8,16 @@ refused, an artifact that is not there) is not tried again, nor is what somebody
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
 from hpcrunner.gateway.journal import NextAttempt
+from hpcrunner.request.faults import Fault, RetriesLeft, fault_of_reason
 from hpcrunner.request.model import RetryWish
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.parts import Retries
 
 MOST_EXCLUDED = 16  # a list of nodes has to fit into an option
 
-
-class Fault(Enum):
-    """Whose failure it was."""
-
-    INFRASTRUCTURE = "infrastructure"
-    PAYLOAD = "payload"
-    NONE = "none"  # another attempt would end the same way, or is not wanted
-
-
-_INFRASTRUCTURE = frozenset(
-    {
-        Reason.NODE_FAIL,
-        Reason.BOOT_FAIL,
-        Reason.LAUNCH_FAILED,
-        Reason.PREEMPTED,
-        Reason.SCHEDULER_FAILED,
-        Reason.JOB_SIDE_FAULT,
-        Reason.STORE_UNREACHABLE,
-        Reason.UPLOAD_FAILED,
-        Reason.LOST,
-    }
-)
-_PAYLOAD = frozenset(
-    {
-        Reason.PAYLOAD_EXIT,
-        Reason.PAYLOAD_SIGNAL,
-        Reason.MAX_DURATION,
-        Reason.TIME_LIMIT,
-        Reason.OUT_OF_MEMORY,
-        Reason.DEADLINE,
-        Reason.ENVIRONMENT_FAILED,
-    }
-)
 # After these the next attempt keeps off the node: what failed was on it.
 NODE_AT_FAULT = frozenset(
     {
@@ -67,9 +34,7 @@ def fault_of(outcome: Outcome) -> Fault:
     """Whose failure an outcome is."""
     if outcome.state not in (State.FAILED, State.LOST):
         return Fault.NONE
-    if outcome.reason in _INFRASTRUCTURE:
-        return Fault.INFRASTRUCTURE
-    return Fault.PAYLOAD if outcome.reason in _PAYLOAD else Fault.NONE
+    return fault_of_reason(outcome.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +77,17 @@ def next_attempt(
     )
 
 
+def retries_left(experiment: Experiment, policy: Retries, wish: RetryWish) -> RetriesLeft:
+    """What ``next_attempt`` will allow after the present attempt: for the job side."""
+    infrastructure, payload = experiment.infrastructure_failures, experiment.payload_failures
+    return RetriesLeft(
+        infrastructure=_left(policy.infrastructure, wish.infrastructure, infrastructure),
+        payload=_left(policy.payload, wish.payload, payload),
+        infrastructure_pause=backoff(policy, infrastructure + 1),
+        payload_pause=backoff(policy, payload + 1),
+    )
+
+
 def backoff(policy: Retries, failures: int) -> float:
     """Seconds before the attempt that follows that many failures of one kind."""
     return min(policy.longest_backoff, policy.backoff * 2.0 ** min(failures - 1, 60))
@@ -127,6 +103,10 @@ def exhausted(experiment: Experiment, outcome: Outcome) -> str:
 
 def _least(site: int, wish: int | None) -> int:
     return site if wish is None else min(site, wish)
+
+
+def _left(site: int, wish: int | None, failures: int) -> int:
+    return max(0, _least(site, wish) - failures)
 
 
 def _with(excluded: tuple[str, ...], node: str) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from hpcrunner.gateway.endings import Evidence, Patience, judge
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
 from hpcrunner.gateway.journal import Journal, NextAttempt
 from hpcrunner.gateway.pace import Period
-from hpcrunner.gateway.retries import Fault, Wish, exhausted, fault_of, next_attempt
+from hpcrunner.gateway.retries import Wish, exhausted, fault_of, next_attempt
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.claim import Fenced
+from hpcrunner.request.faults import Fault
 from hpcrunner.request.record import Record, RecordError, record_from_json
 from hpcrunner.schedulers.contract import (
     Job,

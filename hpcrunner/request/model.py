@@ -96,6 +96,7 @@ class Request:
     lifetime: float | None = None
     time_added: float | None = None
     save_interval: float | None = None
+    metrics_interval: float | None = None
     storage: StoreConfig | None = None
     database: StoreConfig | None = None
     owner: str = ""

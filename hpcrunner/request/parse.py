@@ -79,6 +79,7 @@ def _request(experiment: Member, config: Member) -> Request:
         lifetime=config.get("experimentLifetime").duration(),
         time_added=_epoch(experiment.get("time_added")),
         save_interval=_interval(config.get("saveWorkspaceFrequency")),
+        metrics_interval=_interval(config.get("saveMetricsFrequency")),
         storage=read_store(config.get("storage")),
         database=read_store(config.get("database")),
         owner=experiment.get("owner").line(),

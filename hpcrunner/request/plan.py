@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.faults import RetriesLeft
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 
@@ -58,7 +59,8 @@ class PlannedExperiment:
     seconds. ``disk_budget`` is bytes, 0 for none. ``exec_words`` go before the payload's own
     words (a container's exec line), with ``@ROOT@`` and ``@WORKSPACE@`` standing for the
     experiment's folders on the node. ``record`` is the client's database record, if it has one
-    that the job side can write; ``document`` is its first content (JSON text).
+    that the job side can write; ``document`` is its first content (JSON text). ``retries`` tells
+    which failures are followed by another attempt. ``metrics_interval`` is in seconds.
     """
 
     id: str
@@ -80,6 +82,9 @@ class PlannedExperiment:
     exec_words: tuple[str, ...] = ()
     record: Location | None = None
     document: str = field(default="{}", repr=False)
+    gpus: int = 0
+    retries: RetriesLeft = RetriesLeft()
+    metrics_interval: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,5 +203,6 @@ def _experiment(raw: Mapping[str, Any]) -> PlannedExperiment:
                 for a in raw["artifacts"]
             ),
             "record": location_from(raw["record"]) if raw["record"] else None,
+            "retries": RetriesLeft(**raw.get("retries", {})),
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpcrunner.request.errors import RequestError
+from hpcrunner.request.faults import RetriesLeft
 from hpcrunner.request.model import Request
 from hpcrunner.request.naming import experiment_name
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
@@ -10,6 +11,7 @@ from hpcrunner.request.resolve import SUPPORTED, resolve_artifact, resolve_recor
 from hpcrunner.request.stores import CONTAINER, WORKSPACE
 
 SAVE_INTERVAL = 600.0  # seconds, where config.saveWorkspaceFrequency is not set
+METRICS_INTERVAL = 60.0  # and config.saveMetricsFrequency
 
 
 def plan_experiment(
@@ -18,12 +20,13 @@ def plan_experiment(
     id: str,
     attempt: int,
     exec_words: tuple[str, ...] = (),
+    retries: RetriesLeft = RetriesLeft(),
     allow_env_secrets: bool = True,
     home: str | None = None,
 ) -> PlannedExperiment:
     """One attempt of ``request`` for the job side, with the gateway's ``id`` for it.
 
-    ``allow_env_secrets`` and ``home`` as in ``resolve_artifact``. ``_singularity`` is left out
+    ``retries`` are those that may follow it. ``allow_env_secrets`` and ``home`` as in ``resolve_artifact``. ``_singularity`` is left out
     (it is in ``exec_words``), and so are artifacts without an address. Raises RequestError
     where an address cannot be used, or the code has none.
     """
@@ -70,4 +73,7 @@ def plan_experiment(
         exec_words=exec_words,
         record=resolve_record(request, allow_env_secrets=allow_env_secrets, home=home),
         document=request.document,
+        gpus=request.resources.gpus,
+        retries=retries,
+        metrics_interval=request.metrics_interval or METRICS_INTERVAL,
     )

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
-from hpcrunner.gateway.retries import Fault, Wish, backoff, fault_of, next_attempt
+from hpcrunner.gateway.retries import Wish, backoff, fault_of, next_attempt, retries_left
 from hpcrunner.gateway.spool import Verb
 from hpcrunner.request.claim import Owner, make_claim
+from hpcrunner.request.faults import Fault
 from hpcrunner.request.model import RetryWish
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
@@ -252,3 +253,17 @@ def test_a_store_that_was_away_gets_another_attempt_from_the_record(
     assert (waiting.state, waiting.attempt) == (State.ACCEPTED, 2)
     assert waiting.spec is not None
     assert waiting.spec.exclude == ()
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize("failures", [(0, 0), (1, 0), (0, 1), (2, 1)])
+@pytest.mark.parametrize("expires_at", [None, 1005.0, 1015.0])
+def test_what_the_job_side_foretells_is_what_the_gateway_will_do(
+    reason: Reason, failures: tuple[int, int], expires_at: float | None
+) -> None:
+    infrastructure, payload = failures
+    changes = {"infrastructure_failures": infrastructure, "payload_failures": payload}
+    for wish in (RetryWish(), RetryWish(infrastructure=1), RetryWish(payload=0)):
+        told = retries_left(replace(EXPERIMENT, **changes), POLICY, wish)
+        done = decide(reason, wish=Wish(wish, expires_at), **changes)
+        assert told.follows(reason, expires_at, 1000.0) is (done is not None)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcrunner.request.faults import RetriesLeft
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 from hpcrunner.request.plan import (
@@ -63,6 +64,8 @@ EXPERIMENTS = st.builds(
     exec_words=TEXTS,
     record=st.none() | LOCATIONS,
     document=TEXT,
+    gpus=st.integers(),
+    retries=st.builds(RetriesLeft, st.integers(), st.integers(), NUMBERS, NUMBERS),
 )
 SETUPS = st.builds(NodeSetup, TEXT, TEXT, PAIRS, MAYBE, NUMBERS, st.booleans())
 PLANS = st.builds(Plan, TEXT, SETUPS, st.lists(EXPERIMENTS, max_size=3).map(tuple))
