@@ -87,6 +87,7 @@ def place(
                 qos=partition.qos or site.qos or "",
                 requeue=site.requeue,
                 directives=site.directives + partition.directives,
+                disk=resources.hdd,
             )
         reasons.append(f"{partition.name}: {' and '.join(obstacles)}")
     raise NoFit(

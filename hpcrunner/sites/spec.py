@@ -12,7 +12,8 @@ class JobSpec:
     ``memory`` and ``tmp`` are bytes for the whole job (0: not asked for), ``time_limit`` is
     whole seconds (0: the partition's own). ``gpu_type`` is the scheduler's type name, empty
     for any. ``directives`` are the site's own extra words (``--constraint=skylake``).
-    ``exclude`` are names of nodes that earlier attempts failed on.
+    ``exclude`` are names of nodes that earlier attempts failed on. ``disk`` is what the request
+    says that its files take, in bytes, whether or not the scheduler is asked for it.
     """
 
     partition: str = ""
@@ -27,3 +28,4 @@ class JobSpec:
     requeue: bool = False
     directives: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    disk: int = 0
