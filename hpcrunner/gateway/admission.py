@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hpcrunner.batch.container import exec_words
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.request.faults import RetriesLeft
+from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
 from hpcrunner.request.model import Request, SealedRequest
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.plan import PlannedExperiment
@@ -36,7 +36,7 @@ class Admission:
     exec_words: tuple[str, ...]
 
     def planned(
-        self, *, experiment: str, attempt: int, retries: RetriesLeft = RetriesLeft()
+        self, *, experiment: str, attempt: int, retries: RetriesLeft = NO_RETRIES
     ) -> PlannedExperiment:
         """The experiment as its batch's plan holds it; ``retries`` may follow this attempt.
 

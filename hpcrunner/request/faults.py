@@ -74,3 +74,6 @@ class RetriesLeft:
         left = self.infrastructure if by_infrastructure else self.payload
         pause = self.infrastructure_pause if by_infrastructure else self.payload_pause
         return left > 0 and (expires_at is None or expires_at > now + pause)
+
+
+NO_RETRIES = RetriesLeft()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.request.faults import RetriesLeft
+from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 
@@ -83,7 +83,7 @@ class PlannedExperiment:
     record: Location | None = None
     document: str = field(default="{}", repr=False)
     gpus: int = 0
-    retries: RetriesLeft = RetriesLeft()
+    retries: RetriesLeft = NO_RETRIES
     metrics_interval: float = 60.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcrunner.request.errors import RequestError
-from hpcrunner.request.faults import RetriesLeft
+from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
 from hpcrunner.request.model import Request
 from hpcrunner.request.naming import experiment_name
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
@@ -20,15 +20,16 @@ def plan_experiment(
     id: str,
     attempt: int,
     exec_words: tuple[str, ...] = (),
-    retries: RetriesLeft = RetriesLeft(),
+    retries: RetriesLeft = NO_RETRIES,
     allow_env_secrets: bool = True,
     home: str | None = None,
 ) -> PlannedExperiment:
     """One attempt of ``request`` for the job side, with the gateway's ``id`` for it.
 
-    ``retries`` are those that may follow it. ``allow_env_secrets`` and ``home`` as in ``resolve_artifact``. ``_singularity`` is left out
-    (it is in ``exec_words``), and so are artifacts without an address. Raises RequestError
-    where an address cannot be used, or the code has none.
+    ``retries`` are those that may follow it. ``allow_env_secrets`` and ``home`` as in
+    ``resolve_artifact``. ``_singularity`` is left out (it is in ``exec_words``), and so are
+    artifacts without an address. Raises RequestError where an address cannot be used, or the
+    code has none.
     """
     artifacts = []
     for artifact in request.artifacts:
