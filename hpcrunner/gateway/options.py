@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpcrunner.gateway.gateway import NO_LIMITS, Limits
+from hpcrunner.keys.options import NO_KEY_OPTIONS, KeyOptions
 from hpcrunner.queues.sources import QueueOptions
 
 
@@ -14,3 +15,4 @@ class GatewayOptions:
 
     queues: QueueOptions
     limits: Limits = NO_LIMITS
+    keys: KeyOptions = NO_KEY_OPTIONS

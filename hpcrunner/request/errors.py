@@ -15,6 +15,15 @@ class RequestError(HpcrunnerError):
     exit_code = 65  # EX_DATAERR
 
 
+class KeyInvalid(HpcrunnerError):
+    """Bytes that are not the key that belongs there, or a file that must not hold one.
+
+    Never shows any of the bytes.
+    """
+
+    exit_code = 78  # EX_CONFIG
+
+
 def shown(value: object, most: int = 60) -> str:
     """An untrusted value for an error's text: quoted, escaped, and cut to ``most`` characters."""
     if isinstance(value, int) and value.bit_length() > 1024:
