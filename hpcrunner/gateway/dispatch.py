@@ -18,7 +18,9 @@ from hpcrunner.batch.script import render_script
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
+from hpcrunner.gateway.capacity import UNLIMITED, Capacity, Load, fitting, load_of, obstacle
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
+from hpcrunner.gateway.happenings import Ended, Submitted, Tell, nobody
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import SubmitRate
 from hpcrunner.gateway.reader import BatchRow, BatchState
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0
 _LONGEST_SETTLE_PAUSE = 15.0
 _DOUBTFUL_PAUSE = 60.0
+_WITH_THE_SCHEDULER = (State.SUBMITTING, State.PENDING, State.RUNNING)
+_NO_ROOM = "the gateway's own limits (--max-cores, --max-mem, --max-disk)"
 
 
 class Dispatch:
@@ -55,6 +59,8 @@ class Dispatch:
         *,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        tell: Tell = nobody,
+        capacity: Capacity = UNLIMITED,
     ) -> None:
         self._journal = journal
         self._spool = spool
@@ -62,6 +68,9 @@ class Dispatch:
         self._site = site
         self._clock = clock
         self._new_id = new_id
+        self._tell = tell
+        self._capacity = capacity
+        self._full = False
         rate = site.limits.submit_rate
         self._rate = SubmitRate(rate.count, rate.seconds, clock)
         self._absent_since: dict[str, float] = {}
@@ -151,7 +160,7 @@ class Dispatch:
             for row in self._journal.batches(BatchState.READY)
         ]
         accepted = self._journal.next_due()
-        if accepted is not None:
+        if accepted is not None and not self._full:
             due.append(max(begin, accepted))
         return max(0.05, min(due) - now) if due else None
 
@@ -166,15 +175,50 @@ class Dispatch:
         for experiment in self._journal.due(self._clock()):
             if experiment.spec is not None:
                 waiting.setdefault(experiment.spec, []).append(experiment)
+        self._full = False
+        waiting = self._possible(waiting)
         if not waiting:
             return
-        room = limits.max_jobs - self._journal.count(State.SUBMITTING, State.PENDING, State.RUNNING)
+        room = limits.max_jobs - self._journal.count(*_WITH_THE_SCHEDULER)
+        load = self._load()
         for spec, members in waiting.items():
             while members and room > 0:
                 size = min(len(members), limits.largest_array, room)
+                size = fitting(spec, self._capacity, load, size)
+                if size == 0:
+                    # Smaller ones behind it wait too, or it would wait for ever.
+                    self._full = True
+                    self._wait_for_room()
+                    return
                 group, members = members[:size], members[size:]
                 room -= size
+                load = load.plus(spec, size)
                 yield spec, group
+
+    def _possible(
+        self, waiting: dict[JobSpec, list[Experiment]]
+    ) -> dict[JobSpec, list[Experiment]]:
+        """Those that fit within the gateway's own limits; the others are set aside."""
+        possible = {}
+        for spec, members in waiting.items():
+            text = obstacle(spec, self._capacity)
+            if text:
+                self._set_aside(members, Reason.REJECTED, f"{text}; ask for less")
+            else:
+                possible[spec] = members
+        return possible
+
+    def _load(self) -> Load:
+        """What is with the scheduler asks for, as far as anybody wants to know."""
+        if not self._capacity.limited:
+            return Load()
+        there = self._journal.in_state(*_WITH_THE_SCHEDULER)
+        return load_of(e.spec for e in there if e.spec is not None)
+
+    def _wait_for_room(self) -> None:
+        left = [e.id for e in self._journal.due(self._clock()) if e.pending != _NO_ROOM]
+        if left:
+            self._journal.waits((experiment, _NO_ROOM) for experiment in left)
 
     def _form(self, spec: JobSpec, group: Sequence[Experiment]) -> Batch | None:
         planned = [p for p in map(self._planned, group) if p is not None]
@@ -205,10 +249,17 @@ class Dispatch:
             )
         except HpcrunnerError as error:
             # The site file has changed since it was accepted.
-            log.warning("%s set aside: %s", experiment.id, error.line())
-            outcome = Outcome(State.REJECTED, Reason.REJECTED, error.line())
-            self._journal.end([(experiment.id, outcome)])
+            self._set_aside([experiment], Reason.REJECTED, error.line())
             return None
+
+    def _set_aside(self, experiments: Sequence[Experiment], reason: Reason, text: str) -> None:
+        outcome = Outcome(State.REJECTED, reason, text)
+        self._journal.end([(e.id, outcome) for e in experiments])
+        for e in experiments:
+            log.warning(
+                "%s set aside: %s", e.id, text, extra={"experiment": e.id, "queue": e.queue}
+            )
+            self._tell(Ended(e, outcome))
 
     def _submit(self, batch: Batch) -> int:
         """Submit a batch; returns how many experiments were taken."""
@@ -258,8 +309,12 @@ class Dispatch:
             why = f"waits without keeping off {', '.join(batch.spec.exclude)}: {line}"
             self._journal.regroup(batch.id, replace(batch.spec, exclude=()), why)
         else:
-            log.error("batch %s: refused: %s", batch.id, line)
+            log.error("batch %s: refused: %s", batch.id, line, extra={"batch": batch.id})
+            members = self._journal.members(batch.id)
             self._journal.batch_refused(batch.id, line)
+            outcome = Outcome(State.REJECTED, Reason.SUBMIT_REFUSED, line)
+            for member in members:
+                self._tell(Ended(member, outcome))
         crashpoint("dispatch.refused")
         self._spool.remove_batch(batch.id)
 
@@ -268,8 +323,13 @@ class Dispatch:
         crashpoint("dispatch.adopted")
         self._absent_since.pop(batch.id, None)
         log.info(
-            "batch %s: %d experiment(s) as job %s", batch.id, batch.size, job_ids[0].split("_")[0]
+            "batch %s: %d experiment(s) as job %s",
+            batch.id,
+            batch.size,
+            job_ids[0].split("_")[0],
+            extra={"batch": batch.id},
         )
+        self._tell(Submitted(batch.size))
 
     def settle(self) -> None:
         """Look up what may or may not have reached the scheduler: adopted, or free to go again."""

@@ -11,6 +11,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.drained import mark_of
+from hpcrunner.gateway.happenings import Round, Tell, nobody
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import SpoolLock
@@ -80,6 +81,7 @@ class Gateway:
         limits: Limits = NO_LIMITS,
         taken: int = 0,
         collect: Callable[[], None] = lambda: None,
+        tell: Tell = nobody,
     ) -> None:
         self._hold = hold
         self._journal = hold.journal
@@ -92,6 +94,7 @@ class Gateway:
         self._limits = limits
         self.taken = taken
         self._collect = collect
+        self._tell = tell
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
@@ -128,6 +131,11 @@ class Gateway:
         """One round: bounded in time, each part in its order, and cut short between two parts
         where ``go_on`` says no.
         """
+        began = self._clock()
+        self._step(go_on)
+        self._tell(Round(self._clock(), self._clock() - began))
+
+    def _step(self, go_on: Callable[[], bool]) -> None:
         self._hold.lock.check()
         if not self._recovered:
             self._dispatch.recover()
@@ -178,6 +186,7 @@ class Gateway:
                 log.warning("%s; no new experiments are taken, the others go on", mark.words())
                 self._intake.rest()
             self._drained = True
+            self._intake.pass_over()
             return 0
         if self._drained:
             log.info("resumed: new experiments are taken again")

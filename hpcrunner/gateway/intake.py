@@ -11,6 +11,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import Admission, NotAdmitted, admit
 from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.happenings import Copied, Looked, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
 from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.queues.contract import Delivery, Source
@@ -34,12 +35,14 @@ class Intake:
         *,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        tell: Tell = nobody,
     ) -> None:
         self._sources = list(sources)
         self._journal = journal
         self._site = site
         self._clock = clock
         self._new_id = new_id
+        self._tell = tell
 
     def drain(self, most: int) -> int:
         """Take up to ``most`` messages over all sources; returns how many were settled.
@@ -51,6 +54,7 @@ class Intake:
         settled = 0
         for source in self._sources:
             deliveries = source.take(most - settled)
+            self._tell(Looked(source.served(), passed_over=most <= settled))
             if not deliveries:
                 continue
             crashpoint("intake.taken")
@@ -65,6 +69,11 @@ class Intake:
         self._sources.append(self._sources.pop(0))
         return settled
 
+    def pass_over(self) -> None:
+        """Take nothing this round: the spool is drained."""
+        for source in self._sources:
+            self._tell(Looked(source.served(), passed_over=True))
+
     def rest(self) -> None:
         """Let the sources go until the next drain: what they hold goes back to its queues."""
         for source in self._sources:
@@ -78,13 +87,16 @@ class Intake:
             digest = hashlib.sha256(delivery.body).hexdigest()
             first = self._repeated(delivery, digest, new)
             if first is None:
-                row = NewExperiment(self._consider(delivery), delivery.body, digest)
+                row = self._consider(delivery, digest)
                 new[row.experiment.id] = row
             else:
                 log.info("%s: another copy of %s, not run twice", delivery.queue, first)
+                self._tell(Copied(delivery.queue))
                 again[first] = f"another copy of its message came by queue {delivery.queue}"
         if new:
             self._journal.add(list(new.values()))
+            for row in new.values():
+                self._tell(Received(row.experiment, row.time_added))
         for experiment, text in again.items():
             self._journal.remark([experiment], text)
         return [*new, *again]
@@ -106,7 +118,7 @@ class Intake:
         known = self._journal.repeated(digest, self._clock() - self._site.repeat_window)
         return known.id if known else None
 
-    def _consider(self, delivery: Delivery) -> Experiment:
+    def _consider(self, delivery: Delivery, digest: str) -> NewExperiment:
         now = self._clock()
         experiment = self._new_id()
         reason = Reason.REJECTED
@@ -121,9 +133,16 @@ class Intake:
             log.exception("%s: a fault while reading %s", delivery.queue, experiment)
             text = "a fault in hpcrunner while reading the message; the gateway's log has it"
         else:
-            return _accepted(experiment, admission, delivery.queue, now)
-        log.warning("%s: %s set aside: %s", delivery.queue, experiment, text)
-        return Experiment(
+            row = _accepted(experiment, admission, delivery.queue, now)
+            return NewExperiment(row, delivery.body, digest, admission.request.time_added)
+        log.warning(
+            "%s: %s set aside: %s",
+            delivery.queue,
+            experiment,
+            text,
+            extra={"experiment": experiment, "queue": delivery.queue, "reason": reason.value},
+        )
+        row = Experiment(
             id=experiment,
             key=claimed_key(delivery.body),
             queue=delivery.queue,
@@ -133,6 +152,7 @@ class Intake:
             text=text,
             ended_at=now,
         )
+        return NewExperiment(row, delivery.body, digest)
 
 
 def _accepted(experiment: str, admission: Admission, queue: str, now: float) -> Experiment:

@@ -16,11 +16,15 @@ from hpcrunner.sites.spec import JobSpec
 
 @dataclass(frozen=True, slots=True)
 class NewExperiment:
-    """What intake writes down: a row, its message, and the message's SHA-256 (hex)."""
+    """What intake writes down: a row, its message, and the message's SHA-256 (hex).
+
+    ``time_added`` (epoch seconds, by the client) is only told, see happenings.py.
+    """
 
     experiment: Experiment
     message: bytes
     digest: str
+    time_added: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,17 @@ class Reader:
             (name, name, len(name), name),
         )
 
+    def members(self, batch: str) -> list[Experiment]:
+        """The experiments of a batch that are not final, oldest first."""
+        return self._experiments(
+            f"WHERE batch = ? AND {NOT_FINAL} ORDER BY received_at, rowid", (batch,)
+        )
+
+    def states(self) -> dict[State, int]:
+        """How many experiments are in each state."""
+        found = self._file.read("SELECT state, count(*) FROM experiments GROUP BY state")
+        return dict.fromkeys(State, 0) | {State(state): count for state, count in found}
+
     def message(self, experiment: str) -> bytes:
         """The message as it came: it holds credentials."""
         found = self._file.read("SELECT message FROM experiments WHERE id = ?", (experiment,))

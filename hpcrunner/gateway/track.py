@@ -12,6 +12,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.endings import Evidence, Patience, judge
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
+from hpcrunner.gateway.happenings import Ended, Retried, Started, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NextAttempt
 from hpcrunner.gateway.pace import Period
 from hpcrunner.gateway.retries import Wish, exhausted, fault_of, next_attempt
@@ -43,7 +44,7 @@ class _Judged:
 
     experiment: Experiment
     outcome: Outcome
-    recorded: bool
+    record: Record | None
     waits: bool
     wished: bool
 
@@ -59,12 +60,14 @@ class Track:
         site: Site,
         *,
         clock: Callable[[], float],
+        tell: Tell = nobody,
     ) -> None:
         self._journal = journal
         self._spool = spool
         self._scheduler = scheduler
         self._site = site
         self._clock = clock
+        self._tell = tell
         self._patience = Patience(
             record=site.record_wait,
             accounting=site.accounting.wait,
@@ -136,7 +139,7 @@ class Track:
         followed: list[tuple[str, str]] = []
         for j in judged:
             e = j.experiment
-            claimant = "" if j.recorded else self._spool.claimant(e.batch, e.task)
+            claimant = "" if j.record else self._spool.claimant(e.batch, e.task)
             if claimant not in ("", e.job_id):
                 log.warning("%s: job %s has it, not %s: followed", e.id, claimant, e.job_id)
                 followed.append((e.id, claimant))
@@ -149,32 +152,43 @@ class Track:
 
     def _write_down(self, judged: Sequence[_Judged]) -> None:
         """Final states, and those attempts that are followed by another."""
-        final: list[tuple[str, Outcome]] = []
-        again: list[NextAttempt] = []
+        final: list[Ended] = []
+        again: list[Retried] = []
         for j in judged:
             e, outcome = j.experiment, j.outcome
             following = None if j.wished else self._following(e, outcome)
-            if following is not None or not j.recorded:
+            if following is not None or j.record is None:
                 # Whatever the scheduler does with the job now, it starts this attempt no more.
                 fenced = self._spool.fence(e.batch, e.task)
                 if outcome.state is State.LOST and fenced is Fenced.AFTER_START:
                     following = None  # it may still run where nobody can see it
             if following is not None:
-                again.append(following)
-                log.warning("%s: %s (%s)", e.id, following.text, outcome.text)
+                again.append(Retried(following, j.record))
+                log.warning(
+                    "%s: %s (%s)", e.id, following.text, outcome.text, extra=_fields(e, outcome)
+                )
                 continue
             outcome = replace(outcome, text=outcome.text + exhausted(e, outcome))
-            final.append((e.id, outcome))
+            final.append(Ended(e, outcome, j.record))
             log.info(
-                "%s %s: %s (%s)", e.id, outcome.state.value, outcome.text, outcome.reason.value
+                "%s %s: %s (%s)",
+                e.id,
+                outcome.state.value,
+                outcome.text,
+                outcome.reason.value,
+                extra=_fields(e, outcome),
             )
         crashpoint("track.fenced")
         # One after the other: an experiment is in one of the two, and each is whole by itself.
         if again:
-            self._journal.retry(again)
+            self._journal.retry([retried.following for retried in again])
             crashpoint("track.retried")
-        self._journal.end(final)
+        self._journal.end([(ended.experiment.id, ended.outcome) for ended in final])
         crashpoint("track.ended")
+        for retried in again:
+            self._tell(retried)
+        for ended in final:
+            self._tell(ended)
 
     def _take_out(self, jobs: Sequence[Job]) -> None:
         """Have jobs removed from the queue that were ended while they wait there."""
@@ -211,7 +225,7 @@ class Track:
         wished = {e.id for e in self._journal.cancel_wished()}
         judged: list[_Judged] = []
         waits: list[tuple[str, str]] = []
-        running: list[tuple[str, str, float | None]] = []
+        running: list[Started] = []
         for e in submitted:
             seen = sightings.get(e.job, Sighting(Verdict.UNAVAILABLE))
             _since(self._absent_since, e.id, now, seen.verdict is Verdict.NOT_FOUND)
@@ -237,7 +251,7 @@ class Track:
                     _Judged(
                         e,
                         outcome,
-                        recorded=record is not None,
+                        record=record,
                         waits=seen.state is JobState.QUEUED,
                         wished=e.id in wished,
                     )
@@ -246,14 +260,27 @@ class Track:
                 JobState.RUNNING,
                 JobState.COMPLETING,
             ):
-                running.append((e.id, seen.node, seen.started_at))
+                running.append(Started(e, seen.node, seen.started_at))
             elif seen.state is JobState.QUEUED and seen.pending != e.pending:
                 waits.append((e.id, seen.pending))
         if waits:
             self._journal.waits(waits)
         if running:
-            self._journal.running(running)
+            self._journal.running([(s.experiment.id, s.node, s.at) for s in running])
+            for started in running:
+                self._tell(started)
         return judged[:_A_ROUND], bool(running)
+
+
+def _fields(e: Experiment, outcome: Outcome) -> dict[str, object]:
+    """What a structured log line of an ending also has."""
+    return {
+        "experiment": e.id,
+        "batch": e.batch,
+        "queue": e.queue,
+        "state": outcome.state.value,
+        "reason": outcome.reason.value,
+    }
 
 
 def _since(memory: dict[str, float], key: str, now: float, holds: bool) -> None:

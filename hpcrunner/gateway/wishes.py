@@ -14,6 +14,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.experiment import Experiment, Outcome, Reports, State
+from hpcrunner.gateway.happenings import Ended, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
 from hpcrunner.gateway.spool import Spool, Verb
 from hpcrunner.request.reasons import Reason
@@ -40,6 +41,7 @@ class Wishes:
         *,
         clock: Callable[[], float],
         new_id: Callable[[], str],
+        tell: Tell = nobody,
     ) -> None:
         self._journal = journal
         self._spool = spool
@@ -47,6 +49,7 @@ class Wishes:
         self._site = site
         self._clock = clock
         self._new_id = new_id
+        self._tell = tell
         self._asked: dict[str, float] = {}
 
     def step(self) -> bool:
@@ -103,13 +106,16 @@ class Wishes:
         digest = self._journal.digest(old.id)
         self._journal.retry_aside(old.id, NewExperiment(new, message, digest))
         crashpoint("wishes.retried")
-        log.info("%s: retried as %s", old.id, new.id)
+        log.info("%s: retried as %s", old.id, new.id, extra={"experiment": old.id})
+        self._tell(Received(new))
 
     def _cancel(self) -> bool:
         wished = self._journal.cancel_wished()
-        never_left = [e.id for e in wished if e.state is State.ACCEPTED]
+        never_left = [e for e in wished if e.state is State.ACCEPTED]
         if never_left:
-            self._journal.end([(experiment, _BEFORE_SUBMITTED) for experiment in never_left])
+            self._journal.end([(e.id, _BEFORE_SUBMITTED) for e in never_left])
+            for e in never_left:
+                self._tell(Ended(e, _BEFORE_SUBMITTED))
         now = self._clock()
         self._asked = {e.id: self._asked[e.id] for e in wished if e.id in self._asked}
         due = [e for e in wished if e.job_id and now - self._asked.get(e.id, 0.0) >= _CANCEL_AGAIN]
