@@ -99,24 +99,32 @@ def uploader(
 ) -> Upload:
     """What packs and stores one artifact, in the tar habits of the request's own client.
 
-    ``singles`` is read when an artifact is stored, not before.
+    ``singles`` is read when an artifact is stored, not before. What has the same content as at
+    its last upload here is not sent again: the upload then returns what it returned last time.
     """
     old_client = is_old_client(experiment.python_packages)
+    last: dict[str, tuple[str, SavedArtifact]] = {}  # by tag: digest of the content, and what
 
     def upload(artifact: PlannedArtifact, folder: Path) -> SavedArtifact:
         from hpcrunner.storage.transfer import upload as pack_and_put
 
         path = as_it_came(folder, singles.get(artifact.tag))
+        known, before = last.get(artifact.tag, ("", None))
         packed = pack_and_put(
             path,
             artifact.location,
             workspace.runner,
             newest_mtime_floor=None if path.is_dir() else time.time() + _LATER,
             old_client=old_client,
+            stored=known,
         )
+        if before is not None and packed.content == known:
+            return before
         for left_out in packed.left_out:
             events.tell("left_out", f"not saved with {artifact.tag}: {left_out}", tag=artifact.tag)
-        return SavedArtifact(artifact.tag, str(artifact.location), packed.size, packed.sha256)
+        done = SavedArtifact(artifact.tag, str(artifact.location), packed.size, packed.sha256)
+        last[artifact.tag] = packed.content, done
+        return done
 
     return upload
 

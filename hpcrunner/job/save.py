@@ -1,9 +1,9 @@
 """Saving the mutable artifacts: now and then while the payload runs, and at its end.
 
 ``retval`` is saved at the end only: the client takes the first whole object it finds there as
-the task's result. An artifact is uploaded when its files changed since the last upload (or since
-it was fetched), never twice at once, and never when it is empty: an empty folder must not
-replace results of an earlier attempt.
+the task's result. An artifact is packed when its files may have changed since the last upload (or
+since it was fetched), sent when their content has, never twice at once, and never when it is
+empty: an empty folder must not replace results of an earlier attempt.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
@@ -23,10 +24,17 @@ from hpcrunner.request.plan import PlannedArtifact
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.storage.contract import StoreUnreachable
 
+if TYPE_CHECKING:
+    from hpcrunner.storage.pack import Signature
+
 AT_THE_END_ONLY = frozenset({"retval"})
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 20.0
 _LOOK_AGAIN = 0.5
+# Files that changed so shortly before may change once more without looking otherwise: clocks of
+# file systems tick, some of them once in two seconds.
+_TICK = 2.0
+# Stores one artifact's folder; returns the very object of the last time where nothing was sent.
 Upload = Callable[[PlannedArtifact, Path], SavedArtifact]
 # A moment of the monotonic clock. It is asked again and again: a signal can bring it nearer.
 Until = Callable[[], float]
@@ -40,7 +48,7 @@ class _Slot:
     path: Path
     interval: float | None
     due: float = 0.0
-    signature: str | None = None
+    signature: Signature | None = None
     saved: SavedArtifact | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -143,6 +151,7 @@ class Saver:
     def _upload_changed(self, slot: _Slot, until: Until) -> None:
         from hpcrunner.storage.pack import content_signature
 
+        looked = time.time()
         signature = content_signature(slot.path)
         if signature == slot.signature or not _holds_files(slot.path):
             return
@@ -158,7 +167,11 @@ class Saver:
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
         # Taken before the upload: what changed meanwhile is saved again next time.
-        slot.signature, slot.saved = signature, saved
+        slot.signature = signature if signature.newest < looked - _TICK else None
+        if saved is slot.saved:
+            self._events.note("unchanged", tag=saved.tag)
+            return
+        slot.saved = saved
         crashpoint("job.artifact_saved")
         took = time.monotonic() - began
         text = f"saved {saved.tag}, {size(saved.size)} in {took:.1f} s"

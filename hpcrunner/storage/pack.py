@@ -24,14 +24,24 @@ LeaveOut = Callable[[str], bool]
 class Packed:
     """A tar that was written: its size and SHA-256 (hex), the count of its members.
 
-    ``left_out`` are names with the reason each is not in it: files that may not be read, and
-    links that lead out of the folder.
+    ``content`` is a digest (hex) of the same members without their times: what was touched, or
+    written again with the same bytes, has the same. ``left_out`` are names with the reason each
+    is not in it: files that may not be read, and links that lead out of the folder.
     """
 
     size: int
     sha256: str
     members: int
+    content: str
     left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What ``content_signature`` saw. ``newest`` is the latest change (st_ctime, epoch seconds)."""
+
+    digest: str
+    newest: float
 
 
 def pack(
@@ -79,20 +89,28 @@ def pack(
         prefix = "" if old_client else "./"
         packing.file(source, single_name or source.name, prefix, must=True)
     tar.close()
-    return Packed(out.size, out.sha256.hexdigest(), packing.members, tuple(packing.left_out))
+    return Packed(
+        out.size,
+        out.sha256.hexdigest(),
+        packing.members,
+        packing.content.hexdigest(),
+        tuple(packing.left_out),
+    )
 
 
-def content_signature(path: Path) -> str:
-    """A short text that changes when a file or folder does, without reading any content.
+def content_signature(path: Path) -> Signature:
+    """What changes when a file or folder does, without reading any content.
 
-    Made of the names, kinds, sizes, link targets and mtimes (ns) of all that is below. A file
-    that is written again within one tick of the file system's clock (some milliseconds) with
-    the same length goes unseen. Take it before packing: then what changes meanwhile shows at the
-    next look. What is not there has the signature "".
+    Made of the names, kinds, sizes, link targets, mtimes, ctimes and inodes of all that is below;
+    no program can set a ctime back. A file that is written again within one tick of the file
+    system's clock with the same length goes unseen, so a signature whose ``newest`` is but a
+    moment old proves nothing. Take it before packing: then what changes meanwhile shows at the
+    next look. What is not there has the digest "".
     """
     digest = hashlib.blake2b(digest_size=16)
+    newest = 0.0
     if not path.exists():
-        return ""
+        return Signature("", newest)
     waiting = [("", path.resolve())]
     while waiting:
         name, entry = waiting.pop()
@@ -101,12 +119,14 @@ def content_signature(path: Path) -> str:
             words = [name, oct(stat.S_IFMT(status.st_mode))]
             if stat.S_ISREG(status.st_mode):
                 words += [str(status.st_size), str(status.st_mtime_ns)]
+                words += [str(status.st_ctime_ns), str(status.st_ino)]
             elif stat.S_ISLNK(status.st_mode):
                 words.append(str(entry.readlink()))
             digest.update(os.fsencode("\0".join(words)) + b"\0\0")
+            newest = max(newest, status.st_ctime)
             if stat.S_ISDIR(status.st_mode):
                 waiting += [(f"{name}/{inner}", entry / inner) for inner in _names(entry)]
-    return digest.hexdigest()
+    return Signature(digest.hexdigest(), newest)
 
 
 class _Packing:
@@ -120,6 +140,7 @@ class _Packing:
         leave_out: LeaveOut | None,
     ) -> None:
         self.members = 0
+        self.content = hashlib.sha256()
         self.left_out: list[str] = []
         self._tar: Any = tar
         self._root = root
@@ -166,7 +187,7 @@ class _Packing:
                 return
             member = self._member(prefix + name, tarfile.REGTYPE, status)
             member.size = status.st_size
-            self._write(member, _Steady(handle, status.st_size))
+            self._write(member, _Steady(handle, status.st_size, self.content.update))
         finally:
             os.close(handle)
 
@@ -195,6 +216,14 @@ class _Packing:
         return member
 
     def _write(self, member: tarfile.TarInfo, content: Any = None) -> None:
+        words = (
+            member.name,
+            member.linkname,
+            member.type.hex(),
+            oct(member.mode),
+            str(member.size),
+        )
+        self.content.update(os.fsencode("\0".join(words)) + b"\0")
         self._tar.addfile(member, content)
         self._tar.members = []  # or they would all stay in memory
         self.members += 1
@@ -219,18 +248,21 @@ def _stays(name: str, target: str) -> bool:
 
 
 class _Steady:
-    """Exactly ``size`` bytes of an open file, whatever happens to it meanwhile."""
+    """Exactly ``size`` bytes of an open file, whatever happens to it meanwhile; ``seen`` by one."""
 
-    def __init__(self, handle: int, size: int) -> None:
+    def __init__(self, handle: int, size: int, seen: Callable[[bytes], None]) -> None:
         self._handle = handle
         self._left = size
+        self._seen = seen
 
     def read(self, size: int) -> bytes:
         """The next bytes; zeros where the file has become shorter."""
         wanted = min(size, self._left)
         pieces = b"".join(self._pieces(wanted))
         self._left -= wanted
-        return pieces.ljust(wanted, b"\0")
+        data = pieces.ljust(wanted, b"\0")
+        self._seen(data)
+        return data
 
     def _pieces(self, wanted: int) -> Iterator[bytes]:
         while wanted and (data := os.read(self._handle, wanted)):

@@ -69,8 +69,11 @@ def upload(
     old_client: bool = False,
     leave_out: LeaveOut | None = None,
     store: Store | None = None,
+    stored: str = "",
 ) -> Packed:
     """Pack a folder or file as ``pack`` does, and write it as one object, whole or not at all.
+
+    Where the tar's ``content`` is ``stored`` already, nothing is sent.
 
     The tar waits in an unnamed file in ``scratch`` (on the node, not the memory): what is sent
     twice after a lost connection must be the same bytes, and the folder may still change.
@@ -85,6 +88,8 @@ def upload(
             old_client=old_client,
             leave_out=leave_out,
         )
+        if packed.content == stored:
+            return packed
         tar.seek(0)
         (store or store_for(location)).put(location, tar, packed.size)
     return packed

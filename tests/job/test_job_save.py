@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hpcrunner.job.artifacts import uploader
 from hpcrunner.job.events import Events
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.save import Saver, Upload
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.location import Location
-from hpcrunner.request.plan import PlannedArtifact
+from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.storage.contract import ArtifactDenied, StoreUnreachable
+from hpcrunner.storage.file import FileStore
 
 
 class Uploads:
@@ -66,8 +69,9 @@ def within(seconds: float) -> Callable[[], float]:
 
 
 def test_what_did_not_change_since_it_was_fetched_is_not_uploaded(
-    tmp_path: Path, make: Callable[..., Saver]
+    tmp_path: Path, make: Callable[..., Saver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hpcrunner.job.save._TICK", -60.0)  # a clock that ticks finely
     upload = Uploads()
     saver = make(upload, "modeldir", "tb")
     (tmp_path / "modeldir" / "w").write_text("x")
@@ -78,6 +82,48 @@ def test_what_did_not_change_since_it_was_fetched_is_not_uploaded(
     assert upload.tags == ["tb"]
     assert saver.finish(soon) == []
     assert upload.tags == ["tb"]
+
+
+def test_what_changed_but_a_moment_before_a_save_is_looked_at_again(
+    tmp_path: Path, make: Callable[..., Saver]
+) -> None:
+    upload = Uploads()
+    saver = make(upload, "tb")
+    saver.start()
+    (tmp_path / "tb" / "log").write_text("x")
+    assert saver.finish(soon) == []
+    assert saver.finish(soon) == []
+    assert upload.tags == ["tb", "tb"]
+
+
+def test_only_what_has_other_content_is_sent(
+    tmp_path: Path, make: Callable[..., Saver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    put = FileStore.put
+    monkeypatch.setattr(
+        FileStore, "put", lambda self, at, *rest: (sent.append(at.key), put(self, at, *rest))
+    )
+    workspace = Workspace(tmp_path, tmp_path, True)
+    workspace.runner.mkdir()
+    experiment = PlannedExperiment("i", "k", "n", 1, "train.py", (), ())
+    events = Events(tmp_path / "told")
+    real = uploader(experiment, workspace, {}, events)
+
+    def upload(artifact: PlannedArtifact, folder: Path) -> SavedArtifact:
+        place = Location("file", str(tmp_path / "store" / artifact.tag))
+        return real(replace(artifact, location=place), folder)
+
+    saver = make(upload, "tb")
+    saver.start()
+    log = tmp_path / "tb" / "log"
+    for content, count in (("x", 1), ("x", 1), ("y", 2), ("y", 2), ("x", 3)):
+        log.unlink(missing_ok=True)
+        log.write_text(content)
+        assert saver.finish(soon) == []
+        assert len(sent) == count
+    assert [saved.tag for saved in saver.saved] == ["tb"]
+    assert '"event": "unchanged"' in (tmp_path / "events").read_text()
 
 
 def test_an_empty_or_missing_artifact_never_replaces_a_stored_one(
