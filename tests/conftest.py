@@ -8,7 +8,8 @@ import pwd
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,15 +106,27 @@ def cluster() -> Cluster:
     return found
 
 
+@pytest.fixture(scope="session")
+def new_workdir(cluster: Cluster) -> Callable[[], AbstractContextManager[Path]]:
+    """A context with a folder of the ordinary user, gone after it."""
+
+    @contextmanager
+    def workdir() -> Iterator[Path]:
+        owner = pwd.getpwnam(cluster.user)
+        parent = cluster.home / "tests"
+        folder = parent / secrets.token_hex(4)
+        for made in (parent, folder):
+            made.mkdir(mode=0o700, exist_ok=True)
+            os.chown(made, owner.pw_uid, owner.pw_gid)
+        yield folder
+        if not os.environ.get("KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return workdir
+
+
 @pytest.fixture
-def workdir(cluster: Cluster) -> Iterator[Path]:
+def workdir(new_workdir: Callable[[], AbstractContextManager[Path]]) -> Iterator[Path]:
     """A folder of the ordinary user, gone after the test."""
-    owner = pwd.getpwnam(cluster.user)
-    parent = cluster.home / "tests"
-    folder = parent / secrets.token_hex(4)
-    for made in (parent, folder):
-        made.mkdir(mode=0o700, exist_ok=True)
-        os.chown(made, owner.pw_uid, owner.pw_gid)
-    yield folder
-    if not os.environ.get("KEEP"):
-        shutil.rmtree(folder, ignore_errors=True)
+    with new_workdir() as folder:
+        yield folder
