@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from hpcrunner.errors import HpcrunnerError
@@ -17,12 +18,26 @@ class QueueUnavailable(HpcrunnerError):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message taken but not yet settled: its bytes, and the handle to settle it with."""
+    """A message taken but not yet settled: its bytes, and the handle to settle it with.
+
+    ``server`` is where its queue is, for a source over several servers; else its source's name.
+    """
 
     queue: str
     body: bytes = field(repr=False)
     redelivered: bool = False
     handle: object = field(default=None, repr=False)
+    server: str = ""
+
+
+class Answer(Enum):
+    """What became of a report."""
+
+    PUBLISHED = "published"
+    NO_QUEUE = "the queue is not there"
+    SERVER_AWAY = "the server is away"
+    QUEUE_REFUSES = "the queue takes nothing now"
+    TOO_LARGE = "the server never takes so much"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,4 +91,29 @@ class Source(Protocol):
 
         A take after that connects again.
         """
+        ...
+
+
+class Responder(Protocol):
+    """The way back to one server's clients: publishes, and makes no queue. Used from one thread."""
+
+    @property
+    def name(self) -> str:
+        """As the server's Source calls it."""
+        ...
+
+    def publish(self, queue: str, body: str) -> Answer:
+        """Publish one text and wait for the server's word; bounded in time, raises nothing.
+
+        A server that is away is logged once. PUBLISHED may be said of none that is lost then,
+        and a text may arrive twice where the word of its arrival was lost.
+        """
+        ...
+
+    def tend(self) -> None:
+        """Keep the connection alive; to be called now and then where nothing is published."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; publishing again would make another."""
         ...
