@@ -130,3 +130,10 @@ def workdir(new_workdir: Callable[[], AbstractContextManager[Path]]) -> Iterator
     """A folder of the ordinary user, gone after the test."""
     with new_workdir() as folder:
         yield folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the one cluster runs in one worker, in order; the rest goes on beside it."""
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
