@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distance import distant
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -136,7 +137,16 @@ def client_bin() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def new_customer(cluster: Any, client_bin: Any) -> Callable[..., Customer]:
+def broker_url(cluster: Any) -> Iterator[str]:
+    """The broker as the clients see it: see fakes/distance.py."""
+    url = str(cluster.facts["rabbitmq"]["url"])
+    host, port = cluster.facts["rabbitmq"]["host"], cluster.facts["rabbitmq"]["port"]
+    with distant(host, port) as near:
+        yield url.replace(f"@{host}:{port}/", f"@127.0.0.1:{near}/")
+
+
+@pytest.fixture(scope="session")
+def new_customer(cluster: Any, client_bin: Any, broker_url: str) -> Callable[..., Customer]:
     """Makes a customer in a folder, with a config that holds ``changes`` too."""
 
     def made(folder: Path, version: str, **changes: Any) -> Customer:
@@ -145,21 +155,23 @@ def new_customer(cluster: Any, client_bin: Any) -> Callable[..., Customer]:
             (folder / name).mkdir()
         shutil.copytree(HERE / "users", folder / "users")
         # YAML reads JSON.
-        (folder / "config.yaml").write_text(json.dumps({**config(cluster.facts), **changes}))
+        (folder / "config.yaml").write_text(
+            json.dumps({**config(cluster.facts, broker_url), **changes})
+        )
         subprocess.run(["chown", "-R", cluster.user, folder], check=True)
         return Customer(cluster, bin_, folder, folder / "config.yaml")
 
     return made
 
 
-def config(facts: Mapping[str, Any]) -> dict[str, Any]:
+def config(facts: Mapping[str, Any], broker_url: str) -> dict[str, Any]:
     """A client's config for the development cluster's servers."""
     keys = {"access_key": facts["s3"]["access_key"], "secret_access_key": facts["s3"]["secret_key"]}
     store = {"type": "s3", "endpoint": facts["s3"]["endpoint"], "credentials": {"aws": keys}}
     return {
         "database": {**store, "bucket": "studioml-meta", "authentication": "none"},
         "storage": {**store, "bucket": "studioml-artifacts"},
-        "cloud": {"queue": {"rmq": facts["rabbitmq"]["url"], "persistent": False}},
+        "cloud": {"queue": {"rmq": broker_url, "persistent": False}},
         "verbose": "info",
         "saveMetricsFrequency": "1m",
         "saveWorkspaceFrequency": "1m",
