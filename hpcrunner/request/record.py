@@ -34,7 +34,9 @@ class Record:
 
     ``text`` is one line for people. ``exit_code`` is the payload's (None: it never ran or was
     ended by ``signal``). Times are epoch seconds by the node's clock. ``last_lines`` are the
-    payload's last output lines, oldest first.
+    payload's last output lines, oldest first. ``fetched_bytes`` came from stores (not from a
+    cache) and ``saved_bytes`` went there, over all saves; ``cache_hits`` and ``cache_misses``
+    count artifacts.
     """
 
     batch: str
@@ -52,6 +54,10 @@ class Record:
     ended_at: float = 0.0
     last_lines: tuple[str, ...] = ()
     saved: tuple[SavedArtifact, ...] = ()
+    fetched_bytes: int = 0
+    saved_bytes: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
 
     @property
     def succeeded(self) -> bool:
