@@ -59,6 +59,16 @@ class Download:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a store says of an object (-1: size unknown). An equal ``etag`` promises equal bytes;
+    it is empty where the store promises nothing.
+    """
+
+    size: int
+    etag: str
+
+
 class Store(Protocol):
     """One kind of store. Methods raise the StorageError of the right kind, naming the address."""
 
@@ -71,4 +81,12 @@ class Store(Protocol):
 
         Readers see the old object or the new one, never a part.
         """
+        ...
+
+
+class Looker(Store, Protocol):
+    """A store that can be asked about an object without reading it."""
+
+    def look(self, location: Location) -> Look:
+        """What the object is now."""
         ...

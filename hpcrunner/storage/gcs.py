@@ -14,6 +14,7 @@ from hpcrunner.storage.contract import (
     ArtifactDenied,
     ArtifactNotFound,
     Download,
+    Look,
     StorageError,
     StoreUnreachable,
 )
@@ -49,6 +50,13 @@ class GcsStore:
         with stream:
             mapped = _MappedStream(stream, location)
             yield Download(mapped, int(blob.size), str(blob.etag or ""))  # type: ignore[arg-type]
+
+    def look(self, location: Location) -> Look:
+        """Ask about an object. See Looker.look."""
+        with _mapped(location):
+            blob = _client(location).bucket(location.bucket).blob(location.key)
+            blob.reload(timeout=TIMEOUT)
+        return Look(int(blob.size), str(blob.etag or ""))
 
     def put(self, location: Location, body: BinaryIO, size: int) -> None:
         """Write an object; a broken upload is resumed. ``body`` must be seekable. See Store.put."""

@@ -18,6 +18,7 @@ from hpcrunner.storage.contract import (
     ArtifactDenied,
     ArtifactNotFound,
     Download,
+    Look,
     StorageError,
     StoreUnreachable,
 )
@@ -47,9 +48,7 @@ class HttpStore:
         """Read what the address gives, redirects followed. See Store.open."""
         answer = self._patiently(location, {})
         size = _length(answer)
-        etag = answer.headers.get("ETag", "")
-        # RFC 9110, 13.1.5: only a strong validator may guard a range.
-        guard = etag if etag and not etag.startswith("W/") else ""
+        guard = _strong_etag(answer)
 
         def rest(offset: int) -> Body:
             again = self._patiently(
@@ -68,7 +67,13 @@ class HttpStore:
             answer, size, rest, where=str(location), broken=_BROKEN, pause=self._pause
         )
         with stream:
-            yield Download(stream, size, etag.strip('"'))  # type: ignore[arg-type]
+            yield Download(stream, size, guard.strip('"'))  # type: ignore[arg-type]
+
+    def look(self, location: Location) -> Look:
+        """Ask about an object. See Looker.look."""
+        answer = self._patiently(location, {}, "HEAD")
+        answer.close()
+        return Look(_length(answer), _strong_etag(answer).strip('"'))
 
     def put(self, location: Location, body: BinaryIO, size: int) -> NoReturn:
         """Raises ArtifactDenied: web addresses are read only."""
@@ -78,10 +83,12 @@ class HttpStore:
             remedy="keep mutable artifacts in an S3, Google or local store",
         )
 
-    def _patiently(self, location: Location, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def _patiently(
+        self, location: Location, headers: dict[str, str], method: str = "GET"
+    ) -> http.client.HTTPResponse:
         for attempt in range(MOST_ATTEMPTS):
             try:
-                return _ask(location, headers)
+                return _ask(location, headers, method)
             except StoreUnreachable:
                 if attempt + 1 == MOST_ATTEMPTS:
                     raise
@@ -89,11 +96,12 @@ class HttpStore:
         raise AssertionError  # the last attempt returned or raised
 
 
-def _ask(location: Location, headers: dict[str, str]) -> http.client.HTTPResponse:
+def _ask(location: Location, headers: dict[str, str], method: str) -> http.client.HTTPResponse:
     """One request. ``from None`` throughout: urllib's errors hold the whole URL."""
     where = str(location)
     try:
         request = _request(location.endpoint, headers)
+        request.method = method
         answer: http.client.HTTPResponse = _OPENER.open(request, timeout=TIMEOUT)
         return answer
     except urllib.error.HTTPError as error:
@@ -154,6 +162,8 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
         if to.scheme.lower() not in _WEB or (req.type == "https" and to.scheme.lower() == "http"):
             return None  # the redirect itself becomes the HTTPError
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None:
+            request.method = req.get_method()
         if request is not None and (to.scheme, to.netloc) == (req.type, req.host):
             kept = req.get_header("Authorization")
             if kept:
@@ -177,6 +187,12 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 _OPENER = _opener()
+
+
+def _strong_etag(answer: Any) -> str:
+    """The ETag where it promises equal bytes (RFC 9110, 8.8.1), else ""."""
+    etag: str = answer.headers.get("ETag", "")
+    return "" if etag.startswith("W/") else etag
 
 
 def _length(answer: Any) -> int:

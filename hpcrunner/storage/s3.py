@@ -18,6 +18,7 @@ from hpcrunner.storage.contract import (
     ArtifactDenied,
     ArtifactNotFound,
     Download,
+    Look,
     StorageError,
     StoreUnreachable,
 )
@@ -96,6 +97,12 @@ class S3Store:
         )
         with stream:
             yield Download(stream, size, etag.strip('"'))  # type: ignore[arg-type]
+
+    def look(self, location: Location) -> Look:
+        """Ask about an object. See Looker.look."""
+        with _mapped(location):
+            answer = _client(location).head_object(Bucket=location.bucket, Key=location.key)
+        return Look(int(answer.get("ContentLength", -1)), str(answer.get("ETag", "")).strip('"'))
 
     def put(self, location: Location, body: BinaryIO, size: int) -> None:
         """Write an object; large ones in parts, which are taken back on failure. See Store.put.

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from hpcrunner.request.location import Location
-from hpcrunner.storage.contract import Store
+from hpcrunner.storage.contract import Looker, Store
 
 
 def store_for(location: Location) -> Store:
     """The store of a location's scheme. Cheap: what a store needs is loaded at its first call."""
+    remote = looker_for(location)
+    if remote is not None:
+        return remote
+    from hpcrunner.storage.file import FileStore
+
+    return FileStore()
+
+
+def looker_for(location: Location) -> Looker | None:
+    """The same, where it can be asked about objects; None for files, which need no asking."""
     if location.scheme == "s3":
         from hpcrunner.storage.s3 import S3Store
 
@@ -20,6 +30,4 @@ def store_for(location: Location) -> Store:
         from hpcrunner.storage.http import HttpStore
 
         return HttpStore()
-    from hpcrunner.storage.file import FileStore
-
-    return FileStore()
+    return None

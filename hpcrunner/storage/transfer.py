@@ -36,7 +36,12 @@ class Fetched:
 
 
 def download(
-    location: Location, destination: Path, unpack: bool | None, *, budget: int | None = None
+    location: Location,
+    destination: Path,
+    unpack: bool | None,
+    *,
+    budget: int | None = None,
+    store: Store | None = None,
 ) -> Fetched:
     """Fetch an artifact into the folder ``destination`` (``<root>/<tag>``), made if need be.
 
@@ -44,12 +49,13 @@ def download(
     ``<root>/<tag>/<file>``. The client's completion service looks for either, task code lists
     the folder, and ``as_packed`` finds the way back. ``unpack`` is the artifact's ``unpack``:
     None (sent for archives that are used again) means True; False stores the object as it is,
-    under the last part of its key or URL. ``budget`` bounds the bytes on disk.
+    under the last part of its key or URL. ``budget`` bounds the bytes on disk; ``store``
+    replaces the location's usual one.
 
     Bytes go from the store into the files in one pass, hashed on the way. Raises the
     StorageError of the kind; what was written until then is left for the caller to remove.
     """
-    with store_for(location).open(location) as found:
+    with (store or store_for(location)).open(location) as found:
         stream = _Hashed(found.stream)
         if unpack is False:
             size = _write(stream, found, location, destination, budget)
