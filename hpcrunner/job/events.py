@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PREFIX = "hpcrunner: "
+
+
+@dataclass(slots=True)
+class Staged:
+    """What went between stores and node so far, by the events ``fetched`` and ``saved``.
+
+    Their field ``size`` is bytes; ``cache`` is ``hit`` or ``miss`` where a cache was asked. What
+    a cache had did not come from a store.
+    """
+
+    fetched_bytes: int = 0
+    saved_bytes: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self, event: str, fields: Mapping[str, object]) -> None:
+        """Add what this event says. Safe from any thread."""
+        size = fields.get("size")
+        if event not in ("fetched", "saved") or not isinstance(size, int):
+            return
+        with self._lock:
+            if event == "saved":
+                self.saved_bytes += size
+            elif fields.get("cache") == "hit":
+                self.cache_hits += 1
+            else:
+                self.fetched_bytes += size
+                self.cache_misses += fields.get("cache") == "miss"
 
 
 class Events:
@@ -20,6 +51,7 @@ class Events:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self.staged = Staged()
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._fd: int | None = os.open(path, flags, 0o600)
@@ -30,6 +62,7 @@ class Events:
 
     def note(self, event: str, **fields: object) -> None:
         """Append an event; ``time`` is epoch seconds. Safe from any thread: one write a line."""
+        self.staged.count(event, fields)
         if self._fd is None:
             return
         line = json.dumps({"time": round(self._clock(), 3), "event": event, **fields})
