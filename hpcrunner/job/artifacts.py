@@ -7,22 +7,30 @@ import re
 import threading
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shutil import disk_usage
+from typing import TYPE_CHECKING
 
 from hpcrunner.job.events import Events, size
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.requirements import pinned_version
+from hpcrunner.job.results import RESULTS
 from hpcrunner.job.save import Upload
 from hpcrunner.job.stopwatch import STATUS
-from hpcrunner.job.workspace import Workspace
-from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
+from hpcrunner.job.workspace import NodeFolderError, Workspace, expand, remove_tree
+from hpcrunner.request.plan import NodeSetup, PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.storage.contract import ArtifactNotFound, DiskBudgetExceeded
 
+if TYPE_CHECKING:
+    from hpcrunner.storage.transfer import Fetched
+
 IMAGE = "_singularity"  # what the payload runs in, not what it works on
-NOT_FETCHED = frozenset({"_metadata", STATUS, IMAGE})
+NOT_FETCHED = frozenset({"_metadata", STATUS, RESULTS, IMAGE})
 WORKERS = 4
+_MOST_OF_THE_DISK = 0.9  # of what is free
 # The completion service takes a result only if it is later than the end of its submission, by
 # its own clock, and that can be a second after the job has run.
 _LATER = 5.0
@@ -36,12 +44,41 @@ def kept_in_folders(experiment: PlannedExperiment) -> tuple[PlannedArtifact, ...
 
 
 def saved(experiment: PlannedExperiment) -> tuple[PlannedArtifact, ...]:
-    """The artifacts that go back to their store; ``_status`` is the client's word to us."""
-    return tuple(a for a in experiment.artifacts if a.mutable and a.tag not in (IMAGE, STATUS))
+    """The artifacts that go back to their store, but for ``_results``, which follows them all.
+
+    ``_status`` is the client's word to us.
+    """
+    apart = (IMAGE, STATUS, RESULTS)
+    return tuple(a for a in experiment.artifacts if a.mutable and a.tag not in apart)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Where immutable artifacts are kept for other jobs, and at most how many bytes of them."""
+
+    folder: Path
+    limit: int
+
+
+def cache_settings(
+    setup: NodeSetup, environ: Mapping[str, str], events: Events
+) -> CacheSettings | None:
+    """The site's artifact cache on this node; None where it has none, or names a bad folder."""
+    if not setup.artifact_cache_size:
+        return None
+    try:
+        folder = expand(setup.artifact_cache or setup.cache, environ, what="artifact_cache.path")
+    except NodeFolderError as error:
+        events.tell("cache_failed", f"no artifact cache: {error.line()}")
+        return None
+    return CacheSettings(folder, setup.artifact_cache_size)
 
 
 def fetch_all(
-    experiment: PlannedExperiment, workspace: Workspace, events: Events
+    experiment: PlannedExperiment,
+    workspace: Workspace,
+    events: Events,
+    cache: CacheSettings | None = None,
 ) -> Mapping[str, str]:
     """Fetch every artifact into its folder, several at once.
 
@@ -50,22 +87,20 @@ def fetch_all(
     StorageError of its kind, for mutable ones too: a run that went on without the model it was
     to resume would start over unnoticed, and replace that model at its end.
 
-    The disk budget holds for all together. While several come at once they may exceed it
-    between them; the last one of these then raises DiskBudgetExceeded.
+    The disk budget holds for all together; a request without one may fill most of what is free,
+    so that a bomb does not take the disk from others. While several come at once they may exceed
+    it between them; the last one of these then raises DiskBudgetExceeded.
     """
-    from hpcrunner.storage.transfer import download
-
     singles: dict[str, str] = {}
     spent, lock = 0, threading.Lock()
-    budget = experiment.disk_budget or None
+    budget = experiment.disk_budget or int(_MOST_OF_THE_DISK * disk_usage(workspace.root).free)
 
     def fetch(artifact: PlannedArtifact) -> None:
         nonlocal spent
         began = time.monotonic()
-        left = None if budget is None else max(0, budget - spent)
         folder = workspace.tag(artifact.tag)
         try:
-            got = download(artifact.location, folder, artifact.unpack, budget=left)
+            got, outcome = _download(artifact, folder, max(0, budget - spent), cache, events)
         except ArtifactNotFound:
             if not artifact.mutable:
                 raise
@@ -73,7 +108,7 @@ def fetch_all(
             return
         with lock:
             spent += got.bytes
-            if budget is not None and spent > budget:
+            if spent > budget:
                 raise DiskBudgetExceeded(
                     f"{size(spent)} with the others, more than the {size(budget)} it may use",
                     where=str(artifact.location),
@@ -83,12 +118,46 @@ def fetch_all(
             singles[artifact.tag] = got.single
         took = time.monotonic() - began
         text = f"fetched {artifact.tag}, {size(got.size)} in {took:.1f} s"
-        events.tell("fetched", text, tag=artifact.tag, size=got.size, sha256=got.sha256)
+        from_cache = {"cache": outcome} if outcome else {}
+        events.tell(
+            "fetched", text, tag=artifact.tag, size=got.size, sha256=got.sha256, **from_cache
+        )
 
     wanted = [a for a in experiment.artifacts if a.tag not in NOT_FETCHED]
     for _ in in_parallel([partial(fetch, artifact) for artifact in wanted], WORKERS):
         pass
     return singles
+
+
+def _download(
+    artifact: PlannedArtifact,
+    folder: Path,
+    budget: int,
+    cache: CacheSettings | None,
+    events: Events,
+) -> tuple[Fetched, str]:
+    """Fetch one artifact; also ``hit`` or ``miss`` of the cache, "" where it had no part in it."""
+    from hpcrunner.storage.stores import looker_for
+    from hpcrunner.storage.transfer import download
+
+    store = looker_for(artifact.location)
+    if artifact.mutable or cache is None or store is None:
+        return download(artifact.location, folder, artifact.unpack, budget=budget), ""
+    from hpcrunner.job.artifactcache import CacheDamaged, CachedStore, promised
+
+    cached = CachedStore(store, cache.folder, cache.limit)
+    try:
+        got = download(artifact.location, folder, artifact.unpack, budget=budget, store=cached)
+    except CacheDamaged as error:
+        events.tell("cache_failed", f"{artifact.tag} is fetched again: {error.line()}")
+        remove_tree(folder)  # what was unpacked of it
+        folder.mkdir(mode=0o700)
+        return download(artifact.location, folder, artifact.unpack, budget=budget), "miss"
+    promise = promised(artifact.location)
+    if promise and got.sha256 != promise:
+        what = f"{artifact.tag} is not the content that its key promises; it is taken as it is"
+        events.tell("mismatch", what, tag=artifact.tag, sha256=got.sha256)
+    return got, cached.outcome
 
 
 def uploader(

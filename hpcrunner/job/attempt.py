@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +20,11 @@ from hpcrunner.job.build import last_lines
 from hpcrunner.job.clientrecord import ClientRecord
 from hpcrunner.job.ending import (
     Ending,
+    Outlook,
     ending_by,
     ending_of,
     looks_killed,
+    outlook_of,
     with_memory,
     with_unsaved,
 )
@@ -35,7 +38,8 @@ from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import payload_environment, payload_words
 from hpcrunner.job.process import PayloadProcess, own_start
 from hpcrunner.job.recordfile import make_way, read_record, write_record
-from hpcrunner.job.save import Saver, Upload
+from hpcrunner.job.results import RESULTS, write_results
+from hpcrunner.job.save import Saver, Until, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
 from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
 from hpcrunner.job.workspace import Workspace, keep_home, make_workspace, remove_tree
@@ -85,7 +89,9 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
     if left is not None and not (taken is claim.Claim.TAKEN_AGAIN and make_way(record_path, left)):
         say(f"task {index}: this attempt has its ending already; this job ends")
         if taken is claim.Claim.TAKEN_AGAIN:  # the first run may have been killed before this
-            _tell_client(client, left.reason)
+            outlook = outlook_of(left.reason, left.text, plan.experiment(index), left.ended_at)
+            ran = left.payload_started_at is not None
+            _tell_client(client, left.reason, left.text, outlook, ran=ran)
         return 0
     events.note(
         "claimed",
@@ -108,7 +114,13 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         crashpoint("job.recorded")
         events.note("ended", reason=ending.reason.value, text=ending.text)
         if attempt.given_up() is None:
-            _tell_client(client, ending.reason)
+            _tell_client(
+                client,
+                ending.reason,
+                ending.text,
+                attempt.outlook(ending),
+                ran=attempt.payload_started_at is not None,
+            )
         crashpoint("job.client_told")
     finally:
         attempt.clean_up()
@@ -128,9 +140,11 @@ class _Attempt:
     claim_path: Path
     client: ClientRecord | None
     workspace: Workspace | None = None
+    upload: Upload | None = None
     saver: Saver | None = None
     tee: Tee | None = None
     payload_started_at: float | None = None
+    results_saved: tuple[SavedArtifact, ...] = ()
 
     def __post_init__(self) -> None:
         self.experiment = self.plan.experiment(self.index)
@@ -152,8 +166,13 @@ class _Attempt:
         except Exception as fault:
             return _fault(fault)
 
+    def outlook(self, ending: Ending) -> Outlook:
+        """Whether another attempt follows this ending."""
+        return outlook_of(ending.reason, ending.text, self.experiment, time.time())
+
     def record_of(self, ending: Ending, owner: Owner) -> Record:
         """The record of this attempt, ended now."""
+        staged = self.events.staged
         return Record(
             batch=self.plan.batch,
             index=self.index,
@@ -169,7 +188,11 @@ class _Attempt:
             payload_started_at=self.payload_started_at,
             ended_at=time.time(),
             last_lines=self.tee.tail.last() if self.tee else (),
-            saved=self.saver.saved if self.saver else (),
+            saved=(self.saver.saved if self.saver else ()) + self.results_saved,
+            fetched_bytes=staged.fetched_bytes,
+            saved_bytes=staged.saved_bytes,
+            cache_hits=staged.cache_hits,
+            cache_misses=staged.cache_misses,
         )
 
     def clean_up(self) -> None:
@@ -205,19 +228,20 @@ class _Attempt:
             for source in self._sources(workspace):
                 if (stop := _elsewhere(source)) is not None:
                     raise StopAsked(stop)
-            upload = self._unless_given_up(
+            self.upload = self._unless_given_up(
                 artifacts.uploader(experiment, workspace, singles, events)
             )
             self.saver = Saver(
                 artifacts.saved(experiment),
                 workspace,
                 experiment.save_interval,
-                upload,
+                self.upload,
                 events,
                 on_saved=self.client.checkpoint if self.client else lambda: None,
             )
             events.note("fetching")
-            singles.update(artifacts.fetch_all(experiment, workspace, events))
+            cache = artifacts.cache_settings(plan.setup, self.environ, events)
+            singles.update(artifacts.fetch_all(experiment, workspace, events, cache))
             crashpoint("job.fetched")
             events.note("environment")
             python = prepare_python(experiment, plan.setup, workspace.runner, self.environ, events)
@@ -338,7 +362,29 @@ class _Attempt:
 
             # Without a payload nothing but the output is new, and what was fetched may be torn.
             failures += self.saver.finish(until, None if ran else frozenset({"output"}))
+            ending = with_unsaved(ending, failures)
+            failures = self._save_results(self.workspace, self.saver, ending, until)
         return with_unsaved(ending, failures)
+
+    def _save_results(
+        self, workspace: Workspace, saver: Saver, ending: Ending, until: Until
+    ) -> list[str]:
+        """The ``_results`` artifact, after all others; returns why it was not saved, if so."""
+        wanted = [a for a in self.experiment.artifacts if a.tag == RESULTS and a.mutable]
+        if not wanted or self.upload is None or self.outlook(ending) is not Outlook.FINAL:
+            return []
+        error = "" if ending.reason is Reason.COMPLETED else one_line(ending.text)
+        tags = [artifact.tag for artifact in saver.saved]
+        try:
+            write_results(
+                workspace.tag(RESULTS), self.experiment.key, os.uname().nodename, error, tags
+            )
+        except OSError as fault:
+            return [f"artifact {RESULTS} was not written: {fault.strerror}"]
+        results = Saver(wanted, workspace, 0.0, self.upload, self.events, on_saved=lambda: None)
+        failures = results.finish(until)
+        self.results_saved = results.saved
+        return failures
 
     def _output_closed(self, workspace: Workspace, ending: Ending) -> list[str]:
         """Add the ending to the output, since clients see no more of us; returns its failures."""
@@ -358,16 +404,19 @@ class _Attempt:
 def _client_record(experiment: PlannedExperiment, events: Events) -> ClientRecord | None:
     if experiment.record is None:
         return None
-    return ClientRecord(experiment.record, experiment.document, events)
+    return ClientRecord(experiment.record, experiment, events)
 
 
-def _tell_client(client: ClientRecord | None, reason: Reason) -> None:
-    """Finish the client's record; an expired experiment keeps its status, as clients expect.
+def _tell_client(
+    client: ClientRecord | None, reason: Reason, text: str, outlook: Outlook, *, ran: bool
+) -> None:
+    """Tell the client's record how it ended.
 
     Our own record is written by now, so a store that hangs can hold up nothing but us.
     """
-    if client is not None and reason is not Reason.LIFETIME_EXPIRED:
-        thread = threading.Thread(target=client.finish, daemon=True)
+    if client is not None:
+        tell = partial(client.end, reason, text, outlook, ran=ran)
+        thread = threading.Thread(target=tell, daemon=True)
         thread.start()
         thread.join(CLIENT_PATIENCE)
 

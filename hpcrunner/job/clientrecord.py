@@ -1,95 +1,78 @@
-"""The client's database record of an experiment: one JSON object in the client's own store.
+"""The attempt's word to the client, in the client's database record.
 
-Status goes waiting → running → finished; the client itself writes ``stopped`` to end a run.
-There is no locking: every change is a read-modify-write of the whole object, as the client's own
-workers do it. Nothing here may fail an attempt, so every error becomes an event.
-
-The object holds the experiment's artifacts with their credentials, as the client wrote them.
+Nothing here may fail an attempt, so every error becomes an event. What was told at the end is
+noted too (event ``client_told``): the gateway tells whatever was not.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
+from hpcrunner.job.ending import STOPPED_BY_CLIENT, Outlook
 from hpcrunner.job.events import Events
 from hpcrunner.job.limits import Stop
-from hpcrunner.job.stopwatch import STOPPED_BY_CLIENT
 from hpcrunner.request.location import Location
-from hpcrunner.storage.contract import ArtifactNotFound, Store
-
-WAITING, RUNNING, FINISHED, STOPPED = "waiting", "running", "finished", "stopped"
-_LARGEST = 64 << 20
+from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.reasons import Reason
+from hpcrunner.storage import database
+from hpcrunner.storage.database import Change, Said
 
 
 class ClientRecord:
-    """The record at one location; ``document`` is its content where there is none yet."""
+    """The record at one location, as the attempt of that experiment changes it."""
 
-    def __init__(self, location: Location, document: str, events: Events) -> None:
+    def __init__(self, location: Location, experiment: PlannedExperiment, events: Events) -> None:
         self._location = location
-        self._document = document
+        self._experiment = experiment
         self._events = events
         self._lock = threading.Lock()  # saves and the end may come from two threads
 
     def stopped(self) -> Stop | None:
         """The client's wish to stop; None where there is none or nobody can tell."""
         try:
-            record = self._read()
+            record = database.read_record(self._location)
         except Exception:  # the next look may succeed
             return None
-        return STOPPED_BY_CLIENT if record and record.get("status") == STOPPED else None
+        return STOPPED_BY_CLIENT if record and record.get("status") == database.STOPPED else None
 
     def start(self) -> None:
         """Status running, ``time_started`` now, as the client's worker does."""
-        now = time.time()
-        self._change(lambda r: r.update(status=RUNNING, time_started=now, time_finished=None))
+        self._change(database.started(time.time()))
 
     def checkpoint(self) -> None:
         """``time_last_checkpoint`` now."""
-        self._change(lambda record: record.update(time_last_checkpoint=time.time()))
+        self._change(database.checkpointed(time.time()))
 
-    def finish(self) -> None:
-        """Status finished whatever the ending, as the client expects; ``stopped`` stays."""
+    def end(self, reason: Reason, text: str, outlook: Outlook, *, ran: bool) -> None:
+        """What the attempt's ending means to the client; nothing where only the gateway knows.
 
-        def finished(record: dict[str, Any]) -> None:
-            record["time_finished"] = record["time_last_checkpoint"] = time.time()
-            if record.get("status") != STOPPED:
-                record["status"] = FINISHED
+        ``ran``: its payload did, so that there was a last save.
+        """
+        now = time.time()
+        said = Said(self._experiment.id, self._experiment.attempt, reason, text)
+        if outlook is Outlook.FINAL:
 
-        self._change(finished)
+            def change(record: dict[str, Any]) -> None:
+                if ran:
+                    database.checkpointed(now)(record)
+                database.finished(now, said)(record)
 
-    def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
+            told = self._change(change)
+        elif outlook is Outlook.FOLLOWED:
+            told = self._change(database.waits_again(said))
+        else:
+            return
+        if told:
+            self._events.note("client_told", outlook=outlook.value, reason=reason.value)
+
+    def _change(self, change: Change) -> bool:
         try:
             with self._lock:
-                record = self._read()
-                if record is None:
-                    record = json.loads(self._document)
-                change(record)
-                body = json.dumps(record).encode()
-                self._store().put(self._location, io.BytesIO(body), len(body))
+                database.change_record(self._location, self._experiment.document, change)
         except Exception as error:
             what = str(error) or type(error).__name__
             self._events.tell("record_failed", f"client's record not written: {what}")
-
-    def _store(self) -> Store:
-        if self._location.scheme == "file":
-            from hpcrunner.storage.file import FileStore
-
-            return FileStore(private=True)  # it holds credentials
-        from hpcrunner.storage.stores import store_for
-
-        return store_for(self._location)
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            with self._store().open(self._location) as download:
-                record = json.loads(download.stream.read(_LARGEST))
-        except ArtifactNotFound:
-            return None
-        if not isinstance(record, dict):
-            raise ValueError(f"{self._location} is not a JSON object")
-        return record
+            return False
+        return True

@@ -27,9 +27,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job.limits import Stop
+from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
 
 _STATUS = {
@@ -53,6 +55,9 @@ FAULT_STATUS = 70
 _FROM_SCHEDULERS = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
+STOPPED_BY_CLIENT = Stop(Reason.CANCELLED, "stopped by the client")
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """The reason, one line for people, and what the payload's process ended with, if it ran."""
@@ -70,6 +75,22 @@ class Ending:
         if self.reason is Reason.PAYLOAD_SIGNAL and self.signal is not None:
             return 128 + self.signal
         return _STATUS.get(self.reason, FAULT_STATUS)
+
+
+class Outlook(Enum):
+    """Whether the experiment is over with this attempt."""
+
+    FINAL = "final"
+    FOLLOWED = "followed"  # the gateway will make another attempt
+    OPEN = "open"  # only the gateway can tell a cancellation from a preemption
+
+
+def outlook_of(reason: Reason, text: str, experiment: PlannedExperiment, now: float) -> Outlook:
+    """The outlook after an ending for that reason with that text, by the plan's budgets."""
+    if reason is Reason.CANCELLED and not text.startswith(STOPPED_BY_CLIENT.text):
+        return Outlook.OPEN
+    followed = experiment.retries.follows(reason, experiment.expires_at, now)
+    return Outlook.FOLLOWED if followed else Outlook.FINAL
 
 
 def ending_of(code: int, stop: Stop | None) -> Ending:

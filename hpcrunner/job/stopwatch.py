@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from hpcrunner.job.ending import STOPPED_BY_CLIENT
 from hpcrunner.job.limits import Stop
 from hpcrunner.request.plan import PlannedArtifact
-from hpcrunner.request.reasons import Reason
 
 LOOK_EVERY = 10.0
-STOPPED_BY_CLIENT = Stop(Reason.CANCELLED, "stopped by the client")
 STATUS = "_status"
 STATUS_FILE = "status.json"
 _LARGEST = 1 << 20  # the artifact on disk; what is meant has a hundred bytes

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hpcrunner.request.model import AwsCredentials
 
-Scheme = Literal["s3", "gs", "file", "http"]
+Scheme = Literal["s3", "gs", "file", "http", "firebase"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,9 @@ class Location:
 
     ``s3``: ``endpoint`` is a URL (``http://127.0.0.1:9000``; empty for AWS itself), ``bucket``
     and ``key`` name the object. ``gs``: ``bucket`` and ``key``. ``file``: ``key`` is an absolute
-    path. ``http``: ``endpoint`` is the whole URL (read only). ``credentials`` None means that
-    nothing in the request names any: the store uses its default chain.
+    path. ``http``: ``endpoint`` is the whole URL (read only); ``firebase``: the same, of one
+    record in a database. ``credentials`` None means that nothing in the request names any: the
+    store uses its default chain.
     """
 
     scheme: Scheme
@@ -34,7 +35,7 @@ class Location:
         """The address for people and logs: no credentials, no URL user part, no query."""
         if self.scheme == "file":
             return f"file://{self.key}"
-        if self.scheme == "http":
+        if self.scheme in ("http", "firebase"):
             base = self.endpoint.split("?", 1)[0]
             head, _, rest = base.partition("://")
             return f"{head}://{rest.rpartition('@')[2]}" if rest else base

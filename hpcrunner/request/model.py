@@ -24,7 +24,7 @@ class StoreConfig:
     """``config.storage`` or ``config.database`` of the client.
 
     ``type`` is the client's word (``s3``, ``local``, ``gcloud`` …); ``endpoint`` is a URL for
-    S3 and a folder for ``local``.
+    S3 and Firebase and a folder for ``local``. ``token`` is Firebase's, if it wants one.
     """
 
     type: str
@@ -32,6 +32,7 @@ class StoreConfig:
     bucket: str = ""
     region: str = ""
     credentials: AwsCredentials | None = None
+    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SealedRequest:
-    """A message whose request is encrypted: only its clear outer header can be read."""
+    """A message whose request is encrypted: its clear outer header, and the sealed rest.
+
+    ``payload`` is the seal, ``signature`` that of its sender's key, ``fingerprint`` that key's.
+    The header is not signed; its values are for those who do not open the message.
+    """
 
     resources: Resources
+    payload: str = field(default="", repr=False)
+    signature: str = field(default="", repr=False)
     fingerprint: str = ""
+    python_version: str = ""
     time_added: float | None = None

@@ -11,13 +11,13 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from hpcrunner.request.errors import RequestError, shown
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import Artifact, AwsCredentials, Request, StoreConfig
 from hpcrunner.request.s3_endpoint import S3Endpoint, endpoint_of_host, endpoint_of_url, same_server
-from hpcrunner.request.stores import CONTAINER, checked_region
+from hpcrunner.request.stores import CONTAINER, FIREBASE, checked_region
 
 SUPPORTED = "s3://host/bucket/key, gs://bucket/key, file:///path, http(s)://…"
 IMAGE_SCHEMES = frozenset({"shub", "docker", "dockerhub", "library", "oras"})
@@ -75,11 +75,11 @@ def resolve_record(
     """The client's database record of the experiment, None where it has none we can write.
 
     ``experiments/<key>`` in the bucket of an ``s3`` database, with the database's credentials,
-    those of a storage at the same endpoint, or those of ``config.env``; or below the folder of
-    a ``local`` one. Raises RequestError.
+    those of a storage at the same endpoint, or those of ``config.env``; below the folder of a
+    ``local`` one; or in a ``firebase`` one. Raises RequestError.
     """
     database = request.database
-    if database is None or database.type not in ("s3", "local"):
+    if database is None or database.type not in ("s3", "local", FIREBASE):
         return None
     if _climbs(request.key):
         raise RequestError(
@@ -87,6 +87,8 @@ def resolve_record(
         )
     key = f"experiments/{request.key}"
     where = "config.database"
+    if database.type == FIREBASE:
+        return _in_firebase(database, key, f"{where}.databaseURL")
     if database.type == "local":
         return _in_folder(database, database.bucket or LOCAL_DATABASE, key, where, home)
     if not database.bucket:
@@ -103,6 +105,22 @@ def resolve_record(
     )
     region = _region(request, endpoint, credentials, database)
     return _bucket_location("s3", database.bucket, key, where, endpoint, region, credentials)
+
+
+def _in_firebase(database: StoreConfig, key: str, where: str) -> Location | None:
+    """The REST address of a record, with the token in its query as Firebase wants it."""
+    if not database.endpoint:
+        return None
+    try:
+        split = urlsplit(database.endpoint)
+        sound = split.scheme in ("http", "https") and split.hostname and split.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        sound = False
+    if not sound:
+        raise RequestError("no web address", where=where, remedy="send https://NAME.firebaseio.com")
+    path = f"{split.path.rstrip('/')}/{quote(key)}.json"
+    query = urlencode({"auth": database.token} if database.token else {})
+    return Location("firebase", key, endpoint=urlunsplit(split._replace(path=path, query=query)))
 
 
 def _in_storage(

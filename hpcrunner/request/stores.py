@@ -9,6 +9,7 @@ from hpcrunner.request.lenient import Member
 from hpcrunner.request.model import Artifact, AwsCredentials, StoreConfig
 
 WORKSPACE = "workspace"
+FIREBASE = "firebase"
 CONTAINER = "_singularity"  # names a container image; it is not fetched
 RESERVED = frozenset({"_runner"})  # the job side's own folder beside the artifacts'
 MAX_ARTIFACTS = 256
@@ -50,13 +51,27 @@ def read_store(member: Member) -> StoreConfig | None:
     """``config.storage`` or ``config.database``; None where there is none."""
     if member.missing:
         return None
+    kind = member.get("type").line().strip().lower()
+    if kind == FIREBASE:
+        return _firebase(kind, member)
     return StoreConfig(
-        type=member.get("type").line().strip().lower(),
+        type=kind,
         endpoint=without_userinfo(member.get("endpoint").line().strip()),
         bucket=member.get("bucket").line(),
         region=_region(member.get("region", "region_name"))
         or _region(_block(member).get("aws").get("region", "region_name")),
         credentials=read_credentials(member),
+    )
+
+
+def _firebase(kind: str, member: Member) -> StoreConfig:
+    """A Firebase database. Clients write ``{}`` in ``databaseURL`` for ``projectId``."""
+    url = without_userinfo(member.get("databaseURL").line().strip())
+    project = member.get("projectId").line().strip()
+    return StoreConfig(
+        type=kind,
+        endpoint=url.replace("{}", project).replace("{0}", project),
+        token=_block(member).get("jwt").get("token").line(_MAX_TOKEN),
     )
 
 

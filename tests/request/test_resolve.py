@@ -380,3 +380,42 @@ def test_a_home_is_that_of_the_user_unless_it_is_given(
     monkeypatch.setenv("HOME", "/home/gateway")
     request = read(message(experiment__key="e1", config__database={"type": "local"}))
     assert resolve_record(request) == Location("file", "/home/gateway/studioml-meta/experiments/e1")
+
+
+# Firebase: the address is a URL, the token a part of it.
+
+
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        (
+            {"databaseURL": "https://{}.firebaseio.com/", "projectId": "p1", "apiKey": "x"},
+            "https://p1.firebaseio.com/experiments/e1.json",
+        ),
+        (
+            {"databaseURL": "http://h:9000/base", "credentials": {"jwt": {"token": "a&b"}}},
+            "http://h:9000/base/experiments/e1.json?auth=a%26b",
+        ),
+    ],
+)
+def test_a_record_in_firebase_has_the_address_that_its_clients_use(
+    message: Messages, database: dict[str, Any], expected: str
+) -> None:
+    request = read(message(experiment__key="e1", config__database={"type": "firebase", **database}))
+    found = resolve_record(request)
+    assert found is not None
+    assert (found.scheme, found.endpoint) == ("firebase", expected)
+    assert "a&b" not in repr((request, found))
+    assert "a%26b" not in repr((request, found))
+
+
+@pytest.mark.parametrize("url", ["ftp://h/", "https://", "https://h:x/", "nonsense"])
+def test_a_firebase_database_without_a_web_address_is_refused(message: Messages, url: str) -> None:
+    request = read(message(config__database={"type": "firebase", "databaseURL": url}))
+    with pytest.raises(RequestError, match="databaseURL"):
+        resolve_record(request)
+
+
+def test_a_firebase_database_that_names_no_address_is_none(message: Messages) -> None:
+    request = read(message(config__database={"type": "firebase", "projectId": "goldengun"}))
+    assert resolve_record(request) is None
