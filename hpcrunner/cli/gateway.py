@@ -39,7 +39,7 @@ def gateway(
     ] = "",
     queue: Annotated[
         list[str] | None,
-        option("--queue", "A RabbitMQ queue by name, instead of discovery. May be repeated."),
+        option("--queue", "A queue by name, instead of the two patterns. May be repeated."),
     ] = None,
     queue_root: Annotated[
         str, option("--queue-root", "Folder of directory queues (StudioML's local_*).")
@@ -50,6 +50,32 @@ def gateway(
     queue_mismatch: Annotated[
         str, option("--queue-mismatch", "But not those whose name this one finds.")
     ] = "",
+    sqs_certs: Annotated[
+        str,
+        option(
+            "--sqs-certs",
+            "Folder of AWS credentials, watched: each sub-folder holds a config file with "
+            "region=… and a credentials file.",
+        ),
+    ] = "",
+    aws_region: Annotated[
+        str, option("--aws-region", "SQS of this region, with AWS's default credentials.")
+    ] = "",
+    sqs_timeout: Annotated[str, option("--sqs-timeout", "Limit of one call of SQS.")] = "15s",
+    google_certs: Annotated[
+        str,
+        option(
+            "--google-certs",
+            "Folder of service accounts' *.json files, watched: Pub/Sub of their projects.",
+        ),
+    ] = "",
+    google_application_credentials: Annotated[
+        str,
+        option("--google-application-credentials", "One such file, as Google's own tools know it."),
+    ] = "",
+    pubsub_timeout: Annotated[
+        str, option("--pubsub-timeout", "Limit of one call of Pub/Sub.")
+    ] = "5s",
     limit_tasks: Annotated[
         int, option("--limit-tasks", "End after that many experiments; 0: never.", min=0)
     ] = 0,
@@ -83,6 +109,12 @@ def gateway(
             queue_match=queue_match,
             queue_mismatch=queue_mismatch,
             queue_root=queue_root,
+            sqs_certs=sqs_certs,
+            aws_region=aws_region,
+            sqs_timeout=parse_duration(sqs_timeout),
+            google_certs=google_certs,
+            google_application_credentials=google_application_credentials,
+            pubsub_timeout=parse_duration(pubsub_timeout),
             gateway_id=gateway_id(chosen),
         ),
         limits=Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration)),

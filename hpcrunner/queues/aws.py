@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from typing import Any
 from hpcrunner.privatefile import read_private
 from hpcrunner.queues.contract import QueueUnavailable
 from hpcrunner.queues.errors import OptionInvalid
+
+# Each new client is worth a line to botocore, and in its detailed ones there are messages.
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 SQS_TIMEOUT = 15.0  # seconds, of one call
 LONGEST_WAIT = 20  # seconds; what SQS allows a receive to wait
@@ -38,10 +42,15 @@ class AwsAccess:
     region: str
     keys: AwsKeys | None = None
 
+    @property
+    def server(self) -> str:
+        """How sources and logs call the server that this leads to."""
+        return f"sqs {self.region} ({self.label})"
+
 
 def default_access(region: str) -> AwsAccess:
     """``--aws-region``: the default chain of credentials in that region."""
-    return AwsAccess(f"aws_{region}", region)
+    return AwsAccess("default credentials", region)
 
 
 def access_of_folder(folder: Path) -> AwsAccess:
@@ -146,18 +155,29 @@ def sqs_errors(where: str) -> Iterator[None]:
 
 
 _RENEW = "check the credentials of --sqs-certs, or AWS's default ones"
+LOGIN = frozenset(  # what only a person can mend
+    {
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "MissingAuthenticationToken",
+    }
+)
+_RIGHTS = (
+    "the account needs the rights to ListQueues, GetQueueUrl, ReceiveMessage, DeleteMessage and "
+    "ChangeMessageVisibility; without ListQueues name the queues with --queue"
+)
 _REMEDIES = {
-    "AccessDenied": "the account needs ListQueues, GetQueueUrl, ReceiveMessage, DeleteMessage "
-    "and ChangeMessageVisibility; without ListQueues name the queues with --queue",
-    "AccessDeniedException": "the account lacks a right on this queue",
-    "InvalidClientTokenId": _RENEW,
-    "UnrecognizedClientException": _RENEW,
-    "SignatureDoesNotMatch": _RENEW,
-    "ExpiredToken": _RENEW,
-    "ExpiredTokenException": _RENEW,
+    **dict.fromkeys(LOGIN, _RENEW),
+    **dict.fromkeys(("AccessDenied", "AccessDeniedException"), _RIGHTS),
 }
-LASTING = frozenset(_REMEDIES)  # codes that only a person can mend
 GONE = frozenset({"QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently"})
+THROTTLED = frozenset(
+    {"Throttling", "ThrottlingException", "RequestThrottled", "RequestLimitExceeded"}
+)
 
 
 def error_code(error: BaseException | None) -> str:
@@ -167,6 +187,14 @@ def error_code(error: BaseException | None) -> str:
         return ""
     # Older services prefix it: AWS.SimpleQueueService.NonExistentQueue.
     return str(response.get("Error", {}).get("Code", "")).rpartition(".")[2]
+
+
+def http_status(error: BaseException | None) -> int:
+    """The HTTP status of a refusal; 0 where there was none."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return 0
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _text(path: Path) -> str:

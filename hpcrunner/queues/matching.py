@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hpcrunner.queues.errors import OptionInvalid
 
-DEFAULT_MATCH = r"^(rmq|sqs|local)_.*$"
+DEFAULT_MATCH = r"^(rmq|sqs|local|pubsub)_.*$"
 RESPONSE_SUFFIX = "_response"
 
 
@@ -36,11 +36,15 @@ class QueueFilter:
                 )
         return cls(match=rf"\A(?:{'|'.join(map(re.escape, wanted))})\Z")
 
-    def admits(self, name: str) -> bool:
-        """Whether requests are taken from the queue of this name."""
-        if not _ever_ours(name) or self._match.search(name) is None:
+    def admits(self, *names: str) -> bool:
+        """Whether requests are taken from the queue of this name, or of these names of one queue.
+
+        Of several names each must be one that can be ours at all; it takes one that matches,
+        and none that the mismatch finds.
+        """
+        if not all(map(_ever_ours, names)) or not any(map(self._match.search, names)):
             return False
-        return self._mismatch is None or self._mismatch.search(name) is None
+        return self._mismatch is None or not any(map(self._mismatch.search, names))
 
 
 def _ever_ours(name: str) -> bool:

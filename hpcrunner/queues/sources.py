@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcrunner.queues.aws import SQS_TIMEOUT, AwsAccess, access_of_folder, default_access
 from hpcrunner.queues.contract import Source
 from hpcrunner.queues.directory import DirectorySource
 from hpcrunner.queues.errors import OptionInvalid
+from hpcrunner.queues.google import access_of_file, require_pubsub
 from hpcrunner.queues.matching import DEFAULT_MATCH, QueueFilter
+from hpcrunner.queues.pubsub import PUBSUB_TIMEOUT, pubsub_source
 from hpcrunner.queues.rabbitmq import RabbitSource
+from hpcrunner.queues.sqs import sqs_source
+from hpcrunner.queues.watched import WatchedSource, files_below, folders_in, stamp_of
 
+_LONGEST_CALL = 300.0
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -21,10 +27,11 @@ _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 class QueueOptions:
     """The queue options as given; empty means not given.
 
-    ``queues`` names the only queues to read, in the place of the two patterns. The two URLs
-    and ``queue_root`` may hold ``$NAME`` or ``${NAME}``. ``gateway_id`` is unique among the
-    gateways that share a queue root, and the same after a restart: by it a gateway finds
-    again what it had taken.
+    ``queues`` names the only queues to read, in the place of the two patterns. URLs, folders
+    and files may hold ``$NAME`` or ``${NAME}``. ``gateway_id`` is unique among the gateways that
+    share a queue root, and the same after a restart: by it a gateway finds again what it had
+    taken. ``aws_region`` asks for SQS with AWS's own default credentials. Time-outs are seconds
+    of one call.
     """
 
     gateway_id: str
@@ -34,6 +41,12 @@ class QueueOptions:
     queue_match: str = DEFAULT_MATCH
     queue_mismatch: str = ""
     queue_root: str = ""
+    sqs_certs: str = ""
+    aws_region: str = ""
+    sqs_timeout: float = SQS_TIMEOUT
+    google_certs: str = ""
+    google_application_credentials: str = ""
+    pubsub_timeout: float = PUBSUB_TIMEOUT
 
 
 def sources_from(options: QueueOptions, environ: Mapping[str, str] = os.environ) -> list[Source]:
@@ -59,7 +72,66 @@ def sources_from(options: QueueOptions, environ: Mapping[str, str] = os.environ)
                 connection_name=f"hpcrunner {options.gateway_id}",
             )
         )
+    sources += _sqs(options, queue_filter, environ)
+    sources += _pubsub(options, queue_filter, environ)
     return sources
+
+
+def _sqs(
+    options: QueueOptions, queue_filter: QueueFilter, environ: Mapping[str, str]
+) -> Iterator[Source]:
+    _refuse_no_time(options.sqs_timeout, "--sqs-timeout")
+
+    def source(access: AwsAccess) -> Source:
+        return sqs_source(access, queue_filter, queues=options.queues, timeout=options.sqs_timeout)
+
+    if options.sqs_certs:
+        root = _path(options.sqs_certs, "--sqs-certs", environ)
+        yield WatchedSource(
+            f"sqs by {root}",
+            "sqs",
+            lambda: folders_in(root),
+            lambda folder: source(access_of_folder(Path(folder))),
+        )
+    if options.aws_region:
+        yield source(default_access(options.aws_region))
+
+
+def _pubsub(
+    options: QueueOptions, queue_filter: QueueFilter, environ: Mapping[str, str]
+) -> Iterator[Source]:
+    _refuse_no_time(options.pubsub_timeout, "--pubsub-timeout")
+
+    def source(file: str) -> Source:
+        access = access_of_file(Path(file), environ)
+        return pubsub_source(access, queue_filter, timeout=options.pubsub_timeout)
+
+    if options.google_certs:
+        require_pubsub()
+        root = _path(options.google_certs, "--google-certs", environ)
+        yield WatchedSource(
+            f"pubsub by {root}", "pubsub", lambda: files_below(root, ".json"), source
+        )
+    if options.google_application_credentials:
+        file = _path(
+            options.google_application_credentials, "GOOGLE_APPLICATION_CREDENTIALS", environ
+        )
+        yield WatchedSource(
+            f"pubsub by {file}", "pubsub", lambda: {str(file): stamp_of([file])}, source
+        )
+
+
+def _path(text: str, option: str, environ: Mapping[str, str]) -> Path:
+    return Path(expanded(text, option, environ)).expanduser().absolute()
+
+
+def _refuse_no_time(seconds: float, option: str) -> None:
+    if not 0 < seconds <= _LONGEST_CALL:
+        raise OptionInvalid(
+            f"{seconds:g} s is no time to wait for an answer",
+            where=option,
+            remedy=f"give a duration above 0 and up to {_LONGEST_CALL:g} s",
+        )
 
 
 def expanded(text: str, option: str, environ: Mapping[str, str]) -> str:
