@@ -112,7 +112,7 @@ class CachedStore:
         self._store.put(location, body, size)
 
     def _look(self, location: Location) -> _Wanted | None:
-        """The object now, None where the cache is of no use or the store has its own word to say."""
+        """The object now; None where the cache is of no use, or the store would refuse it."""
         try:
             look = self._store.look(location)
         except StorageError:

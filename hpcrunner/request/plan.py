@@ -98,6 +98,8 @@ class NodeSetup:
     ``payload_signal`` (``TERM``, ``USR1`` or ``INT``) and ``payload_grace`` seconds. The
     scheduler kills ``kill_wait`` seconds after its own SIGTERM. job/limits.py has the budget.
     What lies unused in the cache for ``environments_kept`` seconds is removed (None: nothing).
+    Immutable artifacts are kept below ``artifact_cache`` ("": ``cache``), at most
+    ``artifact_cache_size`` bytes of them (0: none).
     """
 
     scratch: str
@@ -110,6 +112,8 @@ class NodeSetup:
     payload_grace: float = 10.0
     kill_wait: float = 30.0
     environments_kept: float | None = None
+    artifact_cache: str = ""
+    artifact_cache_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,4 +18,6 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         payload_grace=site.payload_grace,
         kill_wait=site.kill_wait,
         environments_kept=site.retention.environments,
+        artifact_cache=site.artifact_cache.path or "",
+        artifact_cache_size=site.artifact_cache.size,
     )

@@ -20,6 +20,9 @@ from hpcrunner.sites.values import (
     LoginPath,
     LongAge,
     Memory,
+    MemoryOrNone,
+    NodePath,
+    Pattern,
     Period,
     Rate,
     Seconds,
@@ -173,6 +176,18 @@ class Retries(Part):
     )
 
 
+class ClearText(Part):
+    """Whether messages that are not sealed are taken from some queues."""
+
+    queues: Pattern = Field(
+        description="The queues: what is found anywhere in a queue's name.",
+        examples=["^rmq_public_"],
+    )
+    allowed: Switch = Field(
+        description="Whether clear text is taken from them. Sealed messages always are."
+    )
+
+
 class Retention(Part):
     """How long what has ended is kept. Ages count from the last entry of a history."""
 
@@ -196,6 +211,43 @@ class Retention(Part):
         default=30 * 86400.0,
         description="For how long a Python environment, or a downloaded package of pip, stays in "
         "the `cache` while no job uses it.",
+    )
+
+
+class ArtifactCache(Part):
+    """Immutable artifacts that are kept for other jobs."""
+
+    path: NodePath | None = Field(
+        default=None,
+        description="Folder in which a folder `artifacts` is made, best on a file system that "
+        "all nodes share; left out: `cache`.",
+        examples=["/scratch/$USER/hpcrunner"],
+    )
+    size: MemoryOrNone = Field(
+        default=2 * 1024**3,
+        description="Most bytes in it: what was not used for longest goes. `0` turns it off.",
+        examples=["50G"],
+    )
+
+
+class S3(Part):
+    """TLS of S3 servers other than AWS's own."""
+
+    ca: LoginPath | None = Field(
+        default=None,
+        description="PEM file of the authorities that these servers' certificates are checked "
+        "by, instead of the system's. Every node must see it.",
+        examples=["~/certs/minio-ca.pem"],
+    )
+    cert: LoginPath | None = Field(
+        default=None,
+        description="PEM file of the client certificate to show them; needs `key`.",
+        examples=["~/certs/me.pem"],
+    )
+    key: LoginPath | None = Field(
+        default=None,
+        description="PEM file of its private key, readable for you alone.",
+        examples=["~/certs/me.key"],
     )
 
 

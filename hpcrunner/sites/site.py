@@ -15,7 +15,10 @@ from pydantic_core import PydanticCustomError
 
 from hpcrunner.sites.directives import drmaa_refuses
 from hpcrunner.sites.parts import (
+    S3,
     Accounting,
+    ArtifactCache,
+    ClearText,
     Container,
     Defaults,
     Drmaa,
@@ -75,6 +78,16 @@ class Site(Part):
         description="Folder for Python environments and packages that experiments share.",
         examples=["/scratch/$USER/hpcrunner"],
     )
+    artifact_cache: ArtifactCache = Field(
+        default=ArtifactCache(),
+        description="Immutable artifacts from S3, Google and the web, kept for other jobs.",
+    )
+    allow_env_secrets: Switch = Field(
+        default=True,
+        description="Whether artifacts without credentials of their own, and without any in "
+        "`config.storage`, may use the AWS keys in the request's `config.env`.",
+    )
+    s3: S3 = Field(default=S3(), description="TLS of S3 servers other than AWS's own.")
     python: Program = Field(
         default_factory=lambda: sys.executable,
         description="Interpreter on the nodes that has hpcrunner installed in its own "
@@ -204,6 +217,11 @@ class Site(Part):
         "is taken for a copy, and not for a wish to run it again. What `hpcrunner submit` "
         "publishes is always run.",
     )
+    clear_text: tuple[ClearText, ...] = Field(
+        default=(),
+        description="Queues that are an exception from `--clear-text-messages`; the first whose "
+        "pattern fits counts. What `hpcrunner submit` publishes is always taken.",
+    )
     retries: Retries = Field(
         default=Retries(), description="When an experiment that failed gets another attempt."
     )
@@ -243,6 +261,9 @@ class Site(Part):
 def _contradictions(site: Site) -> list[Contradiction]:
     """What is wrong between keys that are right by themselves: (place, one line) for each."""
     found: list[Contradiction] = []
+    if (site.s3.cert is None) != (site.s3.key is None):
+        missing = "key" if site.s3.cert else "cert"
+        found.append((("s3",), f"{missing} missing: a client certificate needs both"))
     if site.polling.ceiling < site.polling.floor:
         found.append((("polling", "ceiling"), "less than polling.floor"))
     if site.scheduler == "local" and site.partitions:

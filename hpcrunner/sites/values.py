@@ -144,6 +144,14 @@ def _gpu_type(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError):
+        raise ValueError from None
+    return value
+
+
 def _variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError
@@ -185,6 +193,7 @@ def _program(value: str) -> str:
     return _one_line(value)
 
 
+Pattern = Annotated[str, AfterValidator(_pattern), Allowed("a regular expression of Python")]
 Text = Annotated[str, AfterValidator(_one_line), Allowed("one line of text")]
 Lines = Annotated[str, AfterValidator(_lines), Allowed("text, one or more lines of bash")]
 Switch = Annotated[bool, Allowed("true, false")]
@@ -199,6 +208,12 @@ Memory = Annotated[
     BeforeValidator(_memory),
     Field(ge=1),
     Allowed("a size in Slurm's binary units: 512M, 64G, 1T; a bare number is MiB"),
+]
+MemoryOrNone = Annotated[
+    int,
+    BeforeValidator(_memory),
+    Field(ge=0),
+    Allowed("a size in Slurm's binary units: 512M, 64G, 1T; a bare number is MiB; 0 for none"),
 ]
 TimeLimit = Annotated[int | None, BeforeValidator(_time), Allowed(f"a Slurm time: {FORMS}")]
 Allowance = Annotated[
