@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from hpcrunner.job.lines import Line
 
 LAST_LINES = 20
 LINE_WIDTH = 2000  # characters kept of one line
@@ -24,8 +27,7 @@ class Tail:
     def __init__(self, keep: int = LAST_LINES) -> None:
         self._keep = keep
         self._whole: deque[bytes] = deque(maxlen=keep)
-        self._line = bytearray()
-        self._returned = False  # the line so far ended with a carriage return
+        self._line = Line(_LINE_BYTES)
         self.lines = 0
         self.bytes = 0
 
@@ -41,35 +43,22 @@ class Tail:
             del pieces[0]
         *ended, rest = pieces
         for piece in ended:
-            self._extend(piece)
+            self._line.extend(piece)
             self._end_line()
-        self._extend(rest)
+        self._line.extend(rest)
 
     def _end_line(self) -> None:
         self._whole.append(bytes(self._line))
         self._line.clear()
-        self._returned = False
-
-    def _extend(self, piece: bytes) -> None:
-        if not piece:
-            return
-        if self._returned:
-            self._line.clear()
-        stripped = piece.rstrip(b"\r")
-        self._returned = len(stripped) < len(piece)
-        _, returned, last = stripped.rpartition(b"\r")
-        if returned:
-            self._line.clear()
-        self._line += last[: _LINE_BYTES - len(self._line)]
 
     @property
     def at_line_start(self) -> bool:
         """Whether the stream so far ended with a line break, or is empty."""
-        return not self._line and not self._returned
+        return self._line.empty
 
     def last(self) -> tuple[str, ...]:
         """The last lines as text, oldest first, each cut at LINE_WIDTH characters."""
-        lines = [*self._whole, bytes(self._line)] if self._line else list(self._whole)
+        lines = [*self._whole, bytes(self._line)] if len(self._line) else list(self._whole)
         return tuple(line.decode("utf-8", "replace")[:LINE_WIDTH] for line in lines[-self._keep :])
 
 
@@ -77,11 +66,13 @@ class Tee:
     """Copies a pipe to the output file and to our own standard output, on a thread.
 
     The pipe is read to its end whatever happens to the copies: a full disk must not stop or
-    kill the payload. The first failure of the output file is kept in ``failure``.
+    kill the payload. The first failure of the output file is kept in ``failure``. ``watch`` is
+    shown every chunk, until it raises; it must be quick.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, watch: Callable[[bytes], None] | None = None) -> None:
         self.tail = Tail()
+        self._watch = watch
         self.failure: OSError | None = None
         self._log: int | None = 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -99,6 +90,11 @@ class Tee:
     def write(self, chunk: bytes) -> None:
         """Take one chunk of output."""
         self.tail.feed(chunk)
+        if self._watch is not None:
+            try:
+                self._watch(chunk)
+            except Exception:
+                self._watch = None
         if self._file is not None:
             try:
                 _write_all(self._file, chunk)
