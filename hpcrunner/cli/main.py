@@ -9,7 +9,20 @@ import traceback
 import typer
 
 from hpcrunner import __version__
-from hpcrunner.cli import cancel, dead, demo, drain, gateway, gc, logs, render, site, status, submit
+from hpcrunner.cli import (
+    cancel,
+    dead,
+    demo,
+    drain,
+    gateway,
+    gc,
+    logs,
+    render,
+    results,
+    site,
+    status,
+    submit,
+)
 from hpcrunner.errors import HpcrunnerError
 
 app = typer.Typer(
@@ -23,6 +36,7 @@ app.command("resume")(drain.resume)
 app.command("submit")(submit.submit)
 app.command("status")(status.status)
 app.command("logs")(logs.logs)
+app.command("results")(results.results)
 app.command("cancel")(cancel.cancel)
 app.command("gc")(gc.gc)
 app.command("render")(render.render)

@@ -138,6 +138,24 @@ def test_logs_follow_until_the_end(person: Person) -> None:
     assert gateway.wait(60) == 0
 
 
+def test_results_fetches_what_an_experiment_has_saved(person: Person) -> None:
+    person.script.write_text('open("../modeldir/weights", "w").write("0.5"); print("trained")')
+    person.run("submit", "--wait", "--", person.script)
+    (name,) = (e["id"] for e in person.status())
+    out, err = person.run("results", name)
+    assert [line.split()[0] for line in out.splitlines()] == [f"{name}/modeldir", f"{name}/output"]
+    assert "retval" in err
+    assert (person.folder / name / "modeldir/weights").read_text() == "0.5"
+    assert (person.folder / name / "output/output").read_text() == "trained\n"
+    _, err = person.run("results", name, code=73)
+    assert "is there already" in err
+    person.run("results", name[:6], "modeldir", "--to", "elsewhere")
+    assert (person.folder / "elsewhere/modeldir/weights").read_text() == "0.5"
+    assert not (person.folder / "elsewhere/output").exists()
+    _, err = person.run("results", name, "nope", "--to", "x", code=66)
+    assert "it has workspace, modeldir" in err
+
+
 def test_cancel_ends_a_running_experiment(person: Person) -> None:
     name = person.run("submit", "--", person.script, "sleep", "600")[0].strip()
     until(lambda: person.status(name)[0]["state"] == "RUNNING")

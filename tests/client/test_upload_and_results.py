@@ -14,13 +14,21 @@ import pytest
 
 from hpcrunner.client.build import Stores, Work, local_stores
 from hpcrunner.client.publish import PublishError, publish, store_work
-from hpcrunner.client.results import NoSuchArtifact, fetch_artifact, result_locations
+from hpcrunner.client.results import (
+    InTheWay,
+    NoRequest,
+    NoSuchArtifact,
+    fetch_artifact,
+    fetch_results,
+    request_in,
+    result_locations,
+)
 from hpcrunner.client.upload import upload_work
 from hpcrunner.client.workspace import WorkspaceError
 from hpcrunner.request.model import AwsCredentials, Request
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.resolve import resolve_artifact, resolve_record
-from hpcrunner.storage.contract import ArtifactDenied, ArtifactNotFound
+from hpcrunner.storage.contract import ArtifactDenied, ArtifactNotFound, StorageError
 from hpcrunner.storage.stores import store_for
 from hpcrunner.storage.transfer import upload
 
@@ -78,6 +86,46 @@ def test_an_unknown_tag_is_named_with_those_there_are(code: Path, tmp_path: Path
     _, body = store_work(Work("train.py"), code, tmp_path / "store")
     with pytest.raises(NoSuchArtifact, match=r"'nope'.*it has workspace, modeldir"):
         fetch_artifact(parsed(body), "nope", tmp_path / "got")
+
+
+def test_all_that_was_saved_comes_into_folders_and_the_rest_is_named(
+    code: Path, stores: Stores, tmp_path: Path
+) -> None:
+    _, body = upload_work(Work("train.py"), code, stores)
+    request = parsed(body)
+    (tmp_path / "modeldir").mkdir()
+    (tmp_path / "modeldir/weights").write_text("0.5")
+    upload(tmp_path / "modeldir", result_locations(request)["modeldir"], tmp_path)
+    got = dict(fetch_results(request, (), tmp_path / "got"))
+    assert [tag for tag, fetched in got.items() if fetched is not None] == ["modeldir"]
+    assert set(got) == {"modeldir", "retval", "output", "tb", "_metrics", "_metadata"}
+    assert [p.name for p in (tmp_path / "got").iterdir()] == ["modeldir"]
+    assert (tmp_path / "got/modeldir/weights").read_text() == "0.5"
+    with pytest.raises(ArtifactNotFound):
+        list(fetch_results(request, ("retval",), tmp_path / "again"))
+
+
+def test_nothing_is_written_over_and_nothing_half_is_left(code: Path, tmp_path: Path) -> None:
+    _, body = store_work(Work("train.py"), code, tmp_path / "store")
+    request = parsed(body)
+    mine = tmp_path / "got/workspace/mine"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    with pytest.raises(InTheWay, match="got/workspace"):
+        list(fetch_results(request, ("workspace",), tmp_path / "got"))
+    assert [*mine.parent.iterdir()] == [mine]
+    place = resolve_artifact(request, request.artifacts[0])
+    assert place is not None
+    Path(place.key).write_bytes(Path(place.key).read_bytes()[:700])
+    with pytest.raises(StorageError):
+        list(fetch_results(request, ("workspace",), tmp_path / "other"))
+    assert not (tmp_path / "other/workspace").exists()
+
+
+@pytest.mark.parametrize("message", [b"", b'{"message": {"payload": "a,b"}}'])
+def test_a_message_that_is_gone_or_sealed_names_no_results(message: bytes) -> None:
+    with pytest.raises(NoRequest, match=r"experiment 3f2a.*(removed|sealed)"):
+        request_in(message, "experiment 3f2a")
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
