@@ -19,6 +19,12 @@ class Notices:
             self._said[about] = text
             self._logger.warning("%s", text)
 
+    def info(self, about: Hashable, text: str) -> None:
+        """The same for what is no trouble, but worth a line."""
+        if self._said.get(about) != text:
+            self._said[about] = text
+            self._logger.info("%s", text)
+
     def over(self, about: Hashable, text: str = "") -> None:
         """Forget this trouble; log ``text`` if there was one."""
         if self._said.pop(about, None) is not None and text:

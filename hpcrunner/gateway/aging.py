@@ -18,7 +18,8 @@ _FINAL = f"state IN ({', '.join(repr(s.value) for s in sorted(FINAL))})"
 _TRACE = (
     "SELECT e.rowid, e.id, e.state, e.settled, e.aside, length(e.message), e.ended_at, e.batch,"
     " max(e.received_at, coalesce("
-    "(SELECT max(t.at) FROM transitions t WHERE t.experiment = e.id), 0)) FROM experiments e"
+    "(SELECT max(t.at) FROM transitions t WHERE t.experiment = e.id), 0)), e.reports = 'due'"
+    " FROM experiments e"
 )
 _IDLE = ("SUBMITTED", "REFUSED")
 
@@ -123,7 +124,7 @@ class Aging:
 
 
 def _trace(row: tuple[Any, ...], batch: str, wished: Collection[str]) -> Trace:
-    _, id_, state, settled, aside, secret, ended_at, present, touched_at = row
+    _, id_, state, settled, aside, secret, ended_at, present, touched_at, reporting = row
     return Trace(
         id=id_,
         final=State(state).final,
@@ -134,4 +135,5 @@ def _trace(row: tuple[Any, ...], batch: str, wished: Collection[str]) -> Trace:
         secret=secret,
         touched_at=touched_at,
         ended_at=ended_at,
+        reporting=bool(reporting),
     )

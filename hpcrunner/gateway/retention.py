@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from hpcrunner.sites.parts import Retention
 
+# Seconds for which reports are tried to be sent after an ending, and logs and rows wait for that.
+TOLD_FOR = 86400.0
 # Whoever waits for an ending (submit --wait, logs -f) looks more often than that.
 LEAST = 60.0
 
@@ -32,7 +34,7 @@ class Trace:
 
     ``wished``: somebody's wish about it waits in the spool. ``present``: the batch in question is
     that of its last attempt. ``secret`` is the size of its message, 0 once that was removed.
-    ``touched_at`` is the last entry of its history.
+    ``touched_at`` is the last entry of its history. ``reporting``: reports of it are still due.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Trace:
     secret: int
     touched_at: float
     ended_at: float | None
+    reporting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,14 @@ def may_blank(trace: Trace, ages: Ages, now: float) -> bool:
 def may_go(trace: Trace, ages: Ages, now: float) -> bool:
     """Whether nobody needs anything of this experiment any more.
 
-    As long as a copy of its message would be recognised by it, it stays.
+    As long as a copy of its message would be recognised by it, it stays; and while reports of it
+    are due, for a day.
     """
     age = _at_least(ages.dead if trace.dead else ages.ended, ages)
     repeatable = trace.ended_at is not None and trace.ended_at >= now - ages.repeat_window
-    return _at_rest(trace) and not repeatable and _older(trace.touched_at, age, now)
+    reporting = trace.reporting and now - trace.touched_at < TOLD_FOR
+    at_rest = _at_rest(trace) and not repeatable and not reporting
+    return at_rest and _older(trace.touched_at, age, now)
 
 
 def unknown_may_go(changed_at: float, ages: Ages, now: float) -> bool:

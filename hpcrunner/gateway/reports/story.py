@@ -81,6 +81,8 @@ def files_of(
 
 def story(facts: Facts, position: Position) -> Iterator[Step]:
     """What is to be told from ``position`` on, as far as it is known now."""
+    if position.stage is Stage.DONE:
+        return
     e = facts.experiment
     if position.stage is Stage.NEW:
         first = min((a.attempt for a in facts.former), default=e.attempt)
