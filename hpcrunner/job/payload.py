@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from hpcrunner.crashpoint import VARIABLE as CRASH
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.job.allocation import allocation_of, allocation_variables
 from hpcrunner.job.claim import restart_count
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.plan import PlannedExperiment
@@ -25,7 +26,6 @@ _PROTECTED = re.compile(
     r"|(CUDA|NVIDIA|ROCR|HIP|ZE)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK"
 )
 _PERCENT_NAME = re.compile(r"%([^%]*)%")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GOTO_NUM_THREADS")
 
 
 class PayloadNotStarted(HpcrunnerError):
@@ -92,15 +92,16 @@ def payload_environment(
     """The payload's environment, and the names of ``config.env`` that were left out.
 
     The job's own environment goes through as it is; ``config.env`` is laid over it with
-    ``%NAME%`` standing for the job's non-empty value of NAME; what is ours comes last.
+    ``%NAME%`` standing for the job's non-empty value of NAME; what is ours comes last, with the
+    variables of the allocation among it.
     """
     result = dict(job)
     refused = []
-    for name, value in experiment.environment:
+    for name, value in expanded(experiment.environment, job):
         if not name or "=" in name or "\0" in name + value or _PROTECTED.fullmatch(name):
             refused.append(name)
         else:
-            result[name] = _PERCENT_NAME.sub(lambda m: job.get(m[1]) or m[0], value)
+            result[name] = value
     result.update(
         PYTHONUNBUFFERED="TRUE",
         STUDIOML_EXPERIMENT=experiment.name,
@@ -117,12 +118,21 @@ def payload_environment(
         result.pop("PYTHONHOME", None)
         result["VIRTUAL_ENV"] = python.venv
         result["PATH"] = f"{python.venv}/bin{os.pathsep}{result.get('PATH') or os.defpath}"
-    if experiment.cpus > 1:
-        # All cpus, not one fewer as on shared machines: the scheduler gave them to this job.
-        result.setdefault("OPENMP", "True")
-        for name in _THREADS:
-            result.setdefault(name, str(experiment.cpus))
-    return result, tuple(refused)
+    fixed, usual = allocation_variables(allocation_of(job, experiment.cpus, experiment.gpus))
+    return {**usual, **result, **fixed}, tuple(refused)
+
+
+def expanded(
+    environment: Sequence[tuple[str, str]], job: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """``config.env`` with each ``%NAME%`` replaced by the job's value of NAME if it has one.
+
+    The marks are paired from the left, on the value as it came: what is put in is not read again.
+    """
+    return tuple(
+        (name, _PERCENT_NAME.sub(lambda m: job.get(m[1]) or m[0], value))
+        for name, value in environment
+    )
 
 
 def _substitute(word: str, folders: Mapping[str, str]) -> str:

@@ -353,7 +353,7 @@ def test_config_env_reaches_the_payload_and_overrides_nothing_of_the_scheduler(n
     names = [*dict(config), "STUDIOML_HOME", "TMPDIR"]
     script = f"import os, json; print(json.dumps([os.environ.get(n) for n in {names}]))"
     node.write(replace(node.script(script), environment=config))
-    node.start(SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="1", HOME="/h").wait(60)
+    node.start(SLURM_JOB_ID="7", SLURM_JOB_GPUS="1", CUDA_VISIBLE_DEVICES="1", HOME="/h").wait(60)
     seen = json.loads(node.record().last_lines[0])
     assert seen[:4] == ["hello '/h' $(id)", "7", "1", "k-1"]
     assert seen[4:] == [str(node.home), str(node.home / "tmp")]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hpcrunner.job.allocation import allocation_of
 from hpcrunner.job.payload import (
     PayloadNotStarted,
     PythonHome,
@@ -81,16 +82,29 @@ def environment(workspace: Workspace, job: dict[str, str], **more: Any) -> dict[
 
 def test_the_jobs_environment_goes_through_untouched(workspace: Workspace) -> None:
     job = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "7", "PYTHONPATH": "/m"}
+    job["SLURM_JOB_GPUS"] = "3"
     result = environment(workspace, job)
     assert {name: result[name] for name in job} == job
 
 
 def test_config_env_is_expanded_from_the_jobs_environment_only(workspace: Workspace) -> None:
-    config = (("PATH", "%PATH%:./bin"), ("A", "1"), ("B", "%A%-%EMPTY%-100%%"), ("C", "$HOME`id`"))
-    result = environment(workspace, {"PATH": "/bin", "EMPTY": ""}, environment=config)
+    config = (
+        ("PATH", "%PATH%:./bin"),
+        ("A", "1"),
+        ("B", "%A%-%EMPTY%-100%%"),
+        ("C", "$HOME`id`"),
+        ("D", "50%PATH%PATH%"),  # paired from the left: %PATH%, then PATH%
+        ("E", "%%PATH%%"),  # an empty name, PATH, an empty name
+        ("F", "%NESTED%"),
+    )
+    job = {"PATH": "/bin", "EMPTY": "", "NESTED": "%PATH%"}
+    result = environment(workspace, job, environment=config)
     assert result["PATH"] == "/bin:./bin"
     assert result["B"] == "%A%-%EMPTY%-100%%"
     assert result["C"] == "$HOME`id`"
+    assert result["D"] == "50/binPATH%"
+    assert result["E"] == "%%PATH%%"
+    assert result["F"] == "%PATH%"
 
 
 def test_config_env_cannot_override_what_is_the_schedulers_or_ours(workspace: Workspace) -> None:
@@ -135,9 +149,58 @@ def test_a_container_has_its_temporary_folder_inside_the_root_it_sees(workspace:
     assert inside == str(workspace.root / "_runner" / "tmp")
 
 
-def test_thread_counts_follow_the_cpus_unless_somebody_set_them(workspace: Workspace) -> None:
-    job = {"OMP_NUM_THREADS": "1"}
-    result = environment(workspace, job, cpus=4)
+def test_thread_counts_follow_the_allocation_unless_somebody_set_them(
+    workspace: Workspace,
+) -> None:
+    job = {"OMP_NUM_THREADS": "1", "SLURM_CPUS_ON_NODE": "6", "SLURM_CPUS_PER_TASK": "4"}
+    result = environment(workspace, job, cpus=4, environment=(("MKL_NUM_THREADS", "2"),))
+    assert (result["OMP_NUM_THREADS"], result["MKL_NUM_THREADS"]) == ("1", "2")
+    assert (result["GOTO_NUM_THREADS"], result["OPENBLAS_NUM_THREADS"]) == ("6", "6")
+    assert result["OPENMP"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("job", "asked", "cpus"),
+    [
+        ({}, 3, 3),
+        ({"SLURM_CPUS_PER_TASK": "4"}, 3, 4),
+        ({"SLURM_CPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "4"}, 3, 8),
+        ({"SLURM_CPUS_ON_NODE": "", "SLURM_CPUS_PER_TASK": "many"}, 3, 3),
+    ],
+)
+def test_the_scheduler_says_how_many_cpus_there_are(
+    job: dict[str, str], asked: int, cpus: int
+) -> None:
+    assert allocation_of(job, asked, 0).cpus == cpus
+
+
+def test_a_single_cpu_gets_a_single_thread(workspace: Workspace) -> None:
+    result = environment(workspace, {"SLURM_CPUS_ON_NODE": "1"}, cpus=1)
     assert result["OMP_NUM_THREADS"] == "1"
-    assert result["MKL_NUM_THREADS"] == "4"
-    assert "MKL_NUM_THREADS" not in environment(workspace, {}, cpus=1)
+    assert "OPENMP" not in result
+
+
+NOTHING = ("-1", "-1")
+
+
+@pytest.mark.parametrize(
+    ("job", "gpus", "seen"),
+    [
+        ({}, 0, NOTHING),
+        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, 0, NOTHING),
+        ({"CUDA_VISIBLE_DEVICES": "0,1"}, 0, NOTHING),  # of somebody's .bashrc
+        ({"CUDA_VISIBLE_DEVICES": "1,2", "SLURM_JOB_GPUS": "1,2"}, 2, ("1,2", "1,2")),
+        ({"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "3"}, 0, ("0", "0")),  # the site's option
+        ({"CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_ON_NODE": "1"}, 0, ("0", "0")),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}, 2, ("GPU-a,GPU-b", "GPU-a,GPU-b")),
+        ({"ROCR_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "0"}, 1, (None, None)),
+        ({}, 1, (None, None)),  # nodes as a whole, without gres
+    ],
+)
+def test_a_payload_sees_the_gpus_of_its_job_and_none_where_it_has_none(
+    workspace: Workspace, job: dict[str, str], gpus: int, seen: tuple[str | None, str | None]
+) -> None:
+    mine = (("CUDA_VISIBLE_DEVICES", "9"), ("NVIDIA_VISIBLE_DEVICES", "all"))
+    result = environment(workspace, job, gpus=gpus, environment=mine)
+    assert (result.get("CUDA_VISIBLE_DEVICES"), result.get("NVIDIA_VISIBLE_DEVICES")) == seen
+    assert ("CUDA_DEVICE_ORDER" in result) is (seen[0] not in (None, "-1"))
