@@ -52,7 +52,7 @@ class Admission:
 
 
 def admit(body: bytes, site: Site, now: float) -> Admission:
-    """Parse a message and place it.
+    """Parse a message in clear text and place it.
 
     Raises RequestError (not a sound request), NoFit (no partition can hold it), ImageRefused
     (its image cannot run here) or NotAdmitted (sealed, or its lifetime is over).
@@ -60,11 +60,16 @@ def admit(body: bytes, site: Site, now: float) -> Admission:
     request = parse_message(body)
     if isinstance(request, SealedRequest):
         raise NotAdmitted(
-            "the message is sealed and no key is configured here",
+            "the message is sealed",
             where="message.payload",
-            remedy="send it in clear text to this runner",
+            remedy="send it by a queue of a gateway that has the keys",
             reason=Reason.REJECTED,
         )
+    return admit_request(request, site, now)
+
+
+def admit_request(request: Request, site: Site, now: float) -> Admission:
+    """Place a request that was parsed. Raises NoFit, ImageRefused, RequestError or NotAdmitted."""
     expires_at = request.expires_at
     if expires_at is not None and expires_at <= now:
         raise NotAdmitted(

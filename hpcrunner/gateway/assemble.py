@@ -19,10 +19,12 @@ from hpcrunner.gateway.gateway import Gateway, Hold
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
+from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
+from hpcrunner.keys.keyring import keyring_from
 from hpcrunner.queues.sources import QueueOptions, sources_from
 from hpcrunner.schedulers.choose import open_scheduler
 from hpcrunner.sites.site import Site
@@ -84,17 +86,28 @@ def put_together(
     with ExitStack() as stack:
         scheduler = open_scheduler(site, spool.root)
         stack.callback(scheduler.close)
-        sources = [*sources_from(_by_hand(spool)), *sources_from(options.queues)]
+        keys = keyring_from(options.keys)
+        own = sources_from(_by_hand(spool))
+        sources = [*own, *sources_from(options.queues)]
         for source in sources:
             stack.callback(source.close)
+        opener = Opener(keys, options.keys, site.clear_text, own[0].name)
         log.info("site %s, spool %s", site.name, spool.root)
         log.info("queues of %s", ", ".join(source.name for source in sources))
         yield Gateway(
             hold,
-            Intake(sources, journal, site, clock=time.time, new_id=experiment_id),
+            Intake(sources, journal, site, clock=time.time, new_id=experiment_id, opener=opener),
             Dispatch(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id),
             Track(journal, spool, scheduler, site, clock=time.time),
-            Wishes(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id),
+            Wishes(
+                journal,
+                spool,
+                scheduler,
+                site,
+                clock=time.time,
+                new_id=experiment_id,
+                opener=opener,
+            ),
             max_jobs=site.limits.max_jobs,
             clock=time.time,
             limits=options.limits,

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 class Looked:
     """A source was looked at for messages, or passed over: drained, or no room for more."""
 
+    source: str
     served: Served
     passed_over: bool
 

@@ -6,13 +6,15 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.admission import Admission, NotAdmitted, admit
+from hpcrunner.gateway.admission import Admission, NotAdmitted, admit_request
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.happenings import Copied, Looked, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
+from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.queues.contract import Delivery, Source
 from hpcrunner.request.reasons import Reason
@@ -36,8 +38,10 @@ class Intake:
         clock: Callable[[], float],
         new_id: Callable[[], str],
         tell: Tell = nobody,
+        opener: Opener | None = None,
     ) -> None:
         self._sources = list(sources)
+        self._opener = opener or Opener()
         self._journal = journal
         self._site = site
         self._clock = clock
@@ -52,13 +56,14 @@ class Intake:
         back from their queues.
         """
         settled = 0
+        self._opener.refresh()
         for source in self._sources:
             deliveries = source.take(most - settled)
-            self._tell(Looked(source.served(), passed_over=most <= settled))
+            self._tell(Looked(source.name, source.served(), passed_over=most <= settled))
             if not deliveries:
                 continue
             crashpoint("intake.taken")
-            new = self._write_down(deliveries)
+            new = self._write_down([_placed(delivery, source) for delivery in deliveries])
             crashpoint("intake.journalled")
             source.accept(deliveries)
             crashpoint("intake.accepted")
@@ -72,7 +77,7 @@ class Intake:
     def pass_over(self) -> None:
         """Take nothing this round: the spool is drained."""
         for source in self._sources:
-            self._tell(Looked(source.served(), passed_over=True))
+            self._tell(Looked(source.name, source.served(), passed_over=True))
 
     def rest(self) -> None:
         """Let the sources go until the next drain: what they hold goes back to its queues."""
@@ -122,8 +127,11 @@ class Intake:
         now = self._clock()
         experiment = self._new_id()
         reason = Reason.REJECTED
+        clear = delivery.body
         try:
-            admission = admit(delivery.body, self._site, now)
+            opened = self._opener.open(delivery.queue, delivery.server, delivery.body)
+            clear = opened.clear
+            admission = admit_request(opened.request, self._site, now)
         except NotAdmitted as error:
             text, reason = error.line(), error.reason
         except HpcrunnerError as error:
@@ -133,8 +141,8 @@ class Intake:
             log.exception("%s: a fault while reading %s", delivery.queue, experiment)
             text = "a fault in hpcrunner while reading the message; the gateway's log has it"
         else:
-            row = _accepted(experiment, admission, delivery.queue, now)
-            return NewExperiment(row, delivery.body, digest, admission.request.time_added)
+            row = _accepted(experiment, admission, delivery, now)
+            return NewExperiment(row, clear, digest, admission.request.time_added)
         log.warning(
             "%s: %s set aside: %s",
             delivery.queue,
@@ -144,8 +152,9 @@ class Intake:
         )
         row = Experiment(
             id=experiment,
-            key=claimed_key(delivery.body),
+            key=claimed_key(clear),
             queue=delivery.queue,
+            server=delivery.server,
             state=State.REJECTED,
             received_at=now,
             reason=reason,
@@ -155,12 +164,17 @@ class Intake:
         return NewExperiment(row, delivery.body, digest)
 
 
-def _accepted(experiment: str, admission: Admission, queue: str, now: float) -> Experiment:
+def _placed(delivery: Delivery, source: Source) -> Delivery:
+    return delivery if delivery.server else replace(delivery, server=source.name)
+
+
+def _accepted(experiment: str, admission: Admission, delivery: Delivery, now: float) -> Experiment:
     request = admission.request
     return Experiment(
         id=experiment,
         key=request.key,
-        queue=queue,
+        queue=delivery.queue,
+        server=delivery.server,
         state=State.ACCEPTED,
         received_at=now,
         spec=admission.spec,

@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.admission import admit
+from hpcrunner.gateway.admission import admit, admit_request
 from hpcrunner.gateway.experiment import Experiment, Outcome, Reports, State
 from hpcrunner.gateway.happenings import Ended, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
+from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.spool import Spool, Verb
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import Scheduler, SchedulerUnavailable
@@ -42,7 +43,9 @@ class Wishes:
         clock: Callable[[], float],
         new_id: Callable[[], str],
         tell: Tell = nobody,
+        opener: Opener | None = None,
     ) -> None:
+        self._opener = opener or Opener()
         self._journal = journal
         self._spool = spool
         self._scheduler = scheduler
@@ -60,6 +63,8 @@ class Wishes:
         self._take(Verb.CANCEL, self._journal.wish_cancel)
         self._take(Verb.DROP, self._journal.drop)
         retries = self._spool.wishes(Verb.RETRY)
+        if retries:
+            self._opener.refresh()
         aside = {e.id: e for e in self._journal.aside()} if retries else {}
         for experiment in retries:
             if experiment in aside:  # else it was dropped or retried already
@@ -81,22 +86,28 @@ class Wishes:
         message = self._journal.message(old.id)
         now = self._clock()
         try:
-            admission = admit(message, self._site, now)
+            if old.spec is None:
+                # It was refused, so that nobody has looked whether it may be clear text.
+                opened = self._opener.open(old.queue, old.server, message)
+                message = opened.clear
+                admission = admit_request(opened.request, self._site, now)
+            else:
+                admission = admit(message, self._site, now)
         except HpcrunnerError as error:
             log.warning("%s: cannot be retried: %s", old.id, error.line())
             self._journal.remark([old.id], f"could not be retried: {error.line()}")
             return
         new = Experiment(
             id=self._new_id(),
-            key=old.key,
+            key=admission.request.key,
             queue=old.queue,
             state=State.ACCEPTED,
             received_at=now,
             attempt=old.attempt + 1,
             spec=admission.spec,
             text=f"retried from {old.id}",
-            owner=old.owner,
-            project=old.project,
+            owner=admission.request.owner,
+            project=admission.request.project,
             server=old.server,
             reports=Reports.NONE if old.reports is Reports.NONE else Reports.DUE,
         )

@@ -18,8 +18,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from hpcrunner.keys.folder import RESCAN, NoKey
-from hpcrunner.keys.keyfile import NO_STAMP, Found, Stamp, find, read_private
+from hpcrunner.keys.keyfile import MAX_BYTES, NO_STAMP, Found, Stamp, find
 from hpcrunner.notices import Notices
+from hpcrunner.privatefile import SecretRefused, read_private
 from hpcrunner.request.errors import KeyInvalid
 from hpcrunner.request.rsakey import load_private_rsa
 
@@ -118,8 +119,10 @@ class RequestKeys:
             )
             if known is not None and known.stamps == stamps and key is not None:
                 return known
-            secret = read_private(passphrase.path, self._environ) if passphrase else b""
-            loaded = _Loaded(stamps, load_private_rsa(read_private(path, self._environ), secret))
+            secret = self._read(passphrase.path) if passphrase else b""
+            loaded = _Loaded(stamps, load_private_rsa(self._read(path), secret))
+        except SecretRefused as error:
+            loaded = _Loaded((NO_STAMP, NO_STAMP), None, error.line())  # it may pass
         except KeyInvalid as error:
             loaded = _Loaded(stamps, None, error.line())
         except OSError as error:
@@ -130,6 +133,9 @@ class RequestKeys:
             self._notices.over(path)
             log.info("%s: %s is %s", OPTION, path, "read again" if known else "read")
         return loaded
+
+    def _read(self, path: Path) -> bytes:
+        return read_private(path, MAX_BYTES, self._environ)
 
     def _passphrase(self, ending: str) -> Found | None:
         names = dict.fromkeys((PASSPHRASE_FILE + ending, PASSPHRASE_FILE))

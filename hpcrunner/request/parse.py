@@ -92,7 +92,11 @@ def _request(experiment: Member, config: Member) -> Request:
 def _sealed(envelope: Member) -> SealedRequest:
     return SealedRequest(
         resources=read_resources(envelope.get("resources_needed")),
+        payload=envelope.get("payload").text(),
+        signature=envelope.get("signature").text(),
         fingerprint=envelope.get("fingerprint").line(),
+        # The Go client's spelling of it is the second.
+        python_version=read_python_version(envelope.get("experiment").get("pythonver", "pthonver")),
         time_added=_epoch(envelope.get("time_added")),
     )
 

@@ -189,7 +189,7 @@ def test_a_fault_of_ours_sets_the_message_aside_and_does_not_come_back(
         raise ZeroDivisionError
 
     parts.pile.put(message("a"))
-    monkeypatch.setattr("hpcrunner.gateway.intake.admit", broken)
+    monkeypatch.setattr("hpcrunner.gateway.intake.admit_request", broken)
     assert parts.intake.drain(10) == 1
     (aside,) = parts.journal.recent(10)
     assert (aside.key, aside.state) == ("a", State.REJECTED)

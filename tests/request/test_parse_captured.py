@@ -84,9 +84,14 @@ def test_a_message_of_2018_uses_keys_of_its_environment_on_aws(captured: Capture
 
 
 def test_of_a_sealed_message_the_header_is_read(captured: Captured) -> None:
-    sealed = parse_message(captured("encrypted_0.0.49"))
+    body = captured("encrypted_0.0.49")
+    sealed = parse_message(body)
+    message = json.loads(body)["message"]
     assert sealed == SealedRequest(
         resources=Resources(cpus=1, ram=256_000_000, hdd=1_000_000_000),
+        payload=message["payload"],
+        signature=message["signature"],
+        python_version="3.11",
         fingerprint="SHA256:k78dJ8iK4P6NnATz98QJcFzB3Vp1F0NWQFApYAdWNmU",
         time_added=1795222899.8203974,
     )

@@ -128,7 +128,11 @@ def test_no_description_breaks_a_table_or_misses_its_full_stop() -> None:
 
 def test_every_example_is_a_value_that_its_key_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "u")
-    required = {"partitions[].": {"name": "p"}, "partitions[].gpus[].": {"memory": 1, "count": 1}}
+    required = {
+        "partitions[].": {"name": "p"},
+        "partitions[].gpus[].": {"memory": 1, "count": 1},
+        "clear_text[].": {"queues": "q", "allowed": True},
+    }
     for prefix, model in mappings(Site):
         for name, field in model.model_fields.items():
             is_list = "tuple" in str(field.annotation)
