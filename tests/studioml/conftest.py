@@ -31,10 +31,7 @@ class Customer:
     bin: Path
     folder: Path
     config: Path
-
-    @property
-    def queue(self) -> str:
-        return f"rmq_{self.folder.name}"
+    queue: str
 
     def studio_run(self, key: str, *words: str, config: Path | None = None) -> None:
         # What `studio run` starts; the wrapper itself, a shell script, loses quotes: a b.
@@ -159,7 +156,7 @@ def new_customer(cluster: Any, client_bin: Any, broker_url: str) -> Callable[...
             json.dumps({**config(cluster.facts, broker_url), **changes})
         )
         subprocess.run(["chown", "-R", cluster.user, folder], check=True)
-        return Customer(cluster, bin_, folder, folder / "config.yaml")
+        return Customer(cluster, bin_, folder, folder / "config.yaml", f"rmq_{folder.name}")
 
     return made
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,22 @@ def test_studio_run_gets_its_results_back(customer: Any, gateway: Any) -> None:
     assert output.rstrip().endswith("trained")
     assert told["modeldir"] == {"folder": {"weights.txt": "0.5"}}
     assert told["workspace"] == {"folder": {"train.py": TRAIN}}
+
+
+def test_studio_run_needs_neither_a_broker_nor_s3(
+    workdir: Path, new_customer: Any, serving: Any
+) -> None:
+    stores = {"type": "local", "endpoint": str(workdir / "store")}
+    customer = new_customer(workdir, VERSION, storage=stores, database=stores, cloud={})
+    customer = replace(customer, queue=f"local_{workdir.name}")
+    (workdir / "store").mkdir()
+    (workdir / "workspace" / "run.py").write_text('print("shared folders do")')
+    subprocess.run(["chown", "-R", customer.cluster.user, workdir], check=True)
+    with serving(customer, "auto", "--queue-root", workdir / ".studioml" / "queue"):
+        customer.studio_run("filed", "run.py")
+        told = customer.read("filed", "output", "workspace", until="finished")
+    assert told["output"] == {"file": "shared folders do\n"}
+    assert list(told["workspace"]["folder"]) == ["run.py"]
 
 
 @dataclass(frozen=True)
