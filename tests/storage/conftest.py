@@ -173,6 +173,8 @@ class FaultyServer:
     faults: list[Fault] = field(default_factory=list)
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, answers to GET wait after their first bytes."""
 
     @property
     def url(self) -> str:
@@ -202,6 +204,15 @@ def faulty() -> Iterator[FaultyServer]:
 
         def log_message(self, *words: object) -> None:
             return
+
+        def do_HEAD(self) -> None:
+            state.seen.append((f"HEAD {self.path}", dict(self.headers)))
+            fault = state.faults.pop(0) if state.faults else Fault()
+            self.send_response(fault.status or 200)
+            if not fault.status:
+                self.send_header("ETag", state.etag)
+            self.send_header("Content-Length", "0" if fault.status else str(len(state.content)))
+            self.end_headers()
 
         def do_PUT(self) -> None:
             state.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
@@ -233,7 +244,10 @@ def faulty() -> Iterator[FaultyServer]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if fault.cut < 0:
-                self.wfile.write(body)
+                self.wfile.write(body[:1])
+                self.wfile.flush()
+                state.gate.wait(60)
+                self.wfile.write(body[1:])
                 return
             self.wfile.write(body[: fault.cut])
             self.wfile.flush()
@@ -249,8 +263,10 @@ def faulty() -> Iterator[FaultyServer]:
 
     httpd = Quiet(("127.0.0.1", 0), Handler)
     state = FaultyServer(httpd.server_address[1])
+    state.gate.set()
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield state
+    state.gate.set()
     httpd.shutdown()
     httpd.server_close()
 
