@@ -33,6 +33,8 @@ from hpcrunner.job.events import PREFIX, Events, one_line, say
 from hpcrunner.job.leftovers import start_sweep
 from hpcrunner.job.limits import Stop
 from hpcrunner.job.memory import MemoryWitness
+from hpcrunner.job.metadata import METADATA, Metadata
+from hpcrunner.job.metadatafiles import MetadataFiles, accession_of
 from hpcrunner.job.output import Tee
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import payload_environment, payload_words
@@ -42,6 +44,7 @@ from hpcrunner.job.results import RESULTS, write_results
 from hpcrunner.job.save import Saver, Until, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
 from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
+from hpcrunner.job.usage import metrics_of
 from hpcrunner.job.workspace import Workspace, keep_home, make_workspace, remove_tree
 from hpcrunner.request.accession import accession
 from hpcrunner.request.claim import Owner, claims, is_fenced
@@ -140,6 +143,7 @@ class _Attempt:
     claim_path: Path
     client: ClientRecord | None
     workspace: Workspace | None = None
+    metadata: Metadata | None = None
     upload: Upload | None = None
     saver: Saver | None = None
     tee: Tee | None = None
@@ -228,8 +232,10 @@ class _Attempt:
             for source in self._sources(workspace):
                 if (stop := _elsewhere(source)) is not None:
                     raise StopAsked(stop)
+            upload = artifacts.uploader(experiment, workspace, singles, events)
+            files = self._metadata_files(workspace)
             self.upload = self._unless_given_up(
-                artifacts.uploader(experiment, workspace, singles, events)
+                files.uploading(upload, tar=lambda: self.payload_started_at is not None)
             )
             self.saver = Saver(
                 artifacts.saved(experiment),
@@ -238,6 +244,7 @@ class _Attempt:
                 self.upload,
                 events,
                 on_saved=self.client.checkpoint if self.client else lambda: None,
+                before=files.refresh,
             )
             events.note("fetching")
             cache = artifacts.cache_settings(plan.setup, self.environ, events)
@@ -261,13 +268,20 @@ class _Attempt:
         stopper, saver = self.stopper, self.saver
         if saver is not None:
             saver.start()
-        self.tee = tee = Tee(workspace.output)  # from here on the last run's output is changed
+        metadata = self.metadata
+        # From here on the last run's output is changed.
+        self.tee = tee = Tee(workspace.output, metadata.scraper.feed if metadata else None)
+        metrics = metrics_of(self.experiment, workspace, self.environ)
         process = PayloadProcess(words, environment, workspace.cwd)
         watch = StopWatch(self._sources(workspace), stopper.ask)
         crashpoint("job.payload_started")
         try:
             self.payload_started_at = time.time()
+            if metadata is not None:
+                metadata.started()
             tee.start(process.pipe)
+            if metrics is not None:
+                metrics.start()
             self.events.tell(
                 "running",
                 f"payload started as process {process.pid}",
@@ -288,8 +302,12 @@ class _Attempt:
                 self.events.note("stopping", reason=stop.reason.value, text=stop.text)
         finally:
             watch.close()
+            if metrics is not None:
+                metrics.close()
             clean = self._end_tree(process)
             tee.finish(PIPE_PATIENCE)
+            if metadata is not None:
+                metadata.stopped()
         crashpoint("job.payload_ended")
         if not clean:
             say("some processes of the payload outlive SIGKILL; they are left to the scheduler")
@@ -297,6 +315,13 @@ class _Attempt:
         if code is None:  # stuck in the kernel: as good as killed
             code = -signal.SIGKILL
         return with_memory(ending_of(code, stop), self.memory.says())
+
+    def _metadata_files(self, workspace: Workspace) -> MetadataFiles:
+        """Begin the metadata of this attempt, under a name of its own."""
+        experiment, logs = self.experiment, self.plan.setup.schema_logs
+        accession = _elsewhere(partial(accession_of, experiment, self.started_at))
+        self.metadata = Metadata(experiment, accession, self.environ, self.events, logs=logs)
+        return MetadataFiles(self.metadata, experiment, workspace.tag(METADATA), self.events)
 
     def _sources(self, workspace: Workspace) -> list[Source]:
         """Where somebody may have written that this attempt is to stop."""
@@ -361,8 +386,13 @@ class _Attempt:
                 return time.monotonic() + at - time.time()
 
             # Without a payload nothing but the output is new, and what was fetched may be torn.
-            failures += self.saver.finish(until, None if ran else frozenset({"output"}))
+            tags = None if ran else frozenset({"output", METADATA})
+            self._tell_metadata(ending)
+            failures += self.saver.finish(until, tags)
             ending = with_unsaved(ending, failures)
+            if failures:
+                self._tell_metadata(ending)
+                self.saver.finish(until, frozenset({METADATA}))
             failures = self._save_results(self.workspace, self.saver, ending, until)
         return with_unsaved(ending, failures)
 
@@ -386,6 +416,10 @@ class _Attempt:
         self.results_saved = results.saved
         return failures
 
+    def _tell_metadata(self, ending: Ending) -> None:
+        if self.metadata is not None:
+            self.metadata.ended(ending.reason, one_line(ending.text))
+
     def _output_closed(self, workspace: Workspace, ending: Ending) -> list[str]:
         """Add the ending to the output, since clients see no more of us; returns its failures."""
         if self.tee is None:
@@ -394,6 +428,8 @@ class _Attempt:
             with suppress(OSError):
                 for line in last_lines(workspace.runner / LOG_NAME):
                     self.tee.note(line)
+                    if self.metadata is not None:
+                        self.metadata.say(line)
         if ending.reason is not Reason.COMPLETED:
             self.tee.note(PREFIX + one_line(ending.text))
         if self.tee.failure is None:

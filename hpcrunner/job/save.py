@@ -54,7 +54,10 @@ class _Slot:
 
 
 class Saver:
-    """The saves of one attempt. ``upload`` packs and stores one artifact's path."""
+    """The saves of one attempt. ``upload`` packs and stores one artifact's path.
+
+    ``before`` is called with an artifact's tag each time before its path is looked at.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Saver:
         upload: Upload,
         events: Events,
         on_saved: Callable[[], None],
+        before: Callable[[str], None] = lambda tag: None,
     ) -> None:
         self._slots = [
             _Slot(artifact, workspace.tag(artifact.tag), _interval(artifact, interval))
@@ -72,6 +76,7 @@ class Saver:
         self._upload = upload
         self._events = events
         self._on_saved = on_saved
+        self._before = before
         self._done = threading.Event()
 
     @property
@@ -133,6 +138,7 @@ class Saver:
         if not slot.lock.acquire(timeout=max(0.0, until() - time.monotonic())):
             return f"artifact {tag} was not saved: an earlier save of it still runs"
         try:
+            self._before(tag)
             self._upload_changed(slot, until)
         except HpcrunnerError as error:
             why = error.line()

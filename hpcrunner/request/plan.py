@@ -99,7 +99,8 @@ class NodeSetup:
     scheduler kills ``kill_wait`` seconds after its own SIGTERM. job/limits.py has the budget.
     What lies unused in the cache for ``environments_kept`` seconds is removed (None: nothing).
     Immutable artifacts are kept below ``artifact_cache`` ("": ``cache``), at most
-    ``artifact_cache_size`` bytes of them (0: none).
+    ``artifact_cache_size`` bytes of them (0: none). ``schema_logs``: whether the metadata has a
+    log of what the payload prints.
     """
 
     scratch: str
@@ -114,6 +115,7 @@ class NodeSetup:
     environments_kept: float | None = None
     artifact_cache: str = ""
     artifact_cache_size: int = 0
+    schema_logs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
