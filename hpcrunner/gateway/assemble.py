@@ -16,9 +16,11 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.collector import Collector
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.gateway import Gateway, Hold
+from hpcrunner.gateway.happenings import Tell, nobody
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
+from hpcrunner.gateway.measured import Measured
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
@@ -73,18 +75,18 @@ def hold_spool(spool: Spool, lock: SpoolLock, *, check: bool = False) -> Iterato
 
 @contextmanager
 def put_together(
-    hold: Hold, site: Site, options: GatewayOptions, *, taken: int = 0
+    hold: Hold, site: Site, options: GatewayOptions, *, taken: int = 0, tell: Tell = nobody
 ) -> Iterator[Gateway]:
     """All parts of a gateway over a spool that is held: the sources of ``options`` and the
     spool's own submit queue, and the scheduler.
 
-    ``taken`` counts what earlier parts took. Raises OptionInvalid, TemplateRefused, or
-    SchedulerUnavailable.
+    ``taken`` counts what earlier parts took; ``tell`` hears what happens. Raises OptionInvalid,
+    TemplateRefused, or SchedulerUnavailable.
     """
     check_templates(site)
     spool, journal = hold.spool, hold.journal
     with ExitStack() as stack:
-        scheduler = open_scheduler(site, spool.root)
+        scheduler = Measured(open_scheduler(site, spool.root), tell)
         stack.callback(scheduler.close)
         keys = keyring_from(options.keys)
         own = sources_from(_by_hand(spool))
@@ -96,9 +98,26 @@ def put_together(
         log.info("queues of %s", ", ".join(source.name for source in sources))
         yield Gateway(
             hold,
-            Intake(sources, journal, site, clock=time.time, new_id=experiment_id, opener=opener),
-            Dispatch(journal, spool, scheduler, site, clock=time.time, new_id=experiment_id),
-            Track(journal, spool, scheduler, site, clock=time.time),
+            Intake(
+                sources,
+                journal,
+                site,
+                clock=time.time,
+                new_id=experiment_id,
+                tell=tell,
+                opener=opener,
+            ),
+            Dispatch(
+                journal,
+                spool,
+                scheduler,
+                site,
+                clock=time.time,
+                new_id=experiment_id,
+                tell=tell,
+                capacity=options.capacity,
+            ),
+            Track(journal, spool, scheduler, site, clock=time.time, tell=tell),
             Wishes(
                 journal,
                 spool,
@@ -106,13 +125,16 @@ def put_together(
                 site,
                 clock=time.time,
                 new_id=experiment_id,
+                tell=tell,
                 opener=opener,
             ),
-            max_jobs=site.limits.max_jobs,
+            # Each needs a core at least: what could not run here stays with other gateways.
+            max_jobs=min(site.limits.max_jobs, options.capacity.cores or site.limits.max_jobs),
             clock=time.time,
             limits=options.limits,
             taken=taken,
             collect=Collector(journal, spool, site, clock=time.time).step,
+            tell=tell,
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hpcrunner.gateway.capacity import UNLIMITED, Capacity
 from hpcrunner.gateway.gateway import NO_LIMITS, Limits
+from hpcrunner.gateway.slack.options import NO_SLACK, SlackOptions
 from hpcrunner.keys.options import NO_KEY_OPTIONS, KeyOptions
 from hpcrunner.queues.sources import QueueOptions
 
@@ -15,4 +17,7 @@ class GatewayOptions:
 
     queues: QueueOptions
     limits: Limits = NO_LIMITS
+    capacity: Capacity = UNLIMITED
+    prom_address: str = ""
+    slack: SlackOptions = NO_SLACK
     keys: KeyOptions = NO_KEY_OPTIONS

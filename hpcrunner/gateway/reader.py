@@ -160,6 +160,18 @@ class Reader:
             f"WHERE batch = ? AND {NOT_FINAL} ORDER BY received_at, rowid", (batch,)
         )
 
+    def count_aside(self) -> int:
+        """How many experiments are on the dead list."""
+        found = self._file.read("SELECT count(*) FROM experiments WHERE aside = 1")
+        return int(found[0][0])
+
+    def oldest(self, state: State) -> float | None:
+        """When (epoch seconds) the oldest experiment in that state came; None without any."""
+        found = self._file.read(
+            "SELECT min(received_at) FROM experiments WHERE state = ?", (state.value,)
+        )
+        return None if found[0][0] is None else float(found[0][0])
+
     def states(self) -> dict[State, int]:
         """How many experiments are in each state."""
         found = self._file.read("SELECT state, count(*) FROM experiments GROUP BY state")

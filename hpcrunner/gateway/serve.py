@@ -8,8 +8,8 @@ reloaded. A gateway between two sets of parts is in the state of one that has ju
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from pydantic import ValidationError
 
@@ -18,9 +18,14 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.assemble import hold_spool, put_together, spool_of
 from hpcrunner.gateway.gateway import Ended, Gateway, Hold
+from hpcrunner.gateway.happenings import Tell, everyone
 from hpcrunner.gateway.lock import Contender, wait_for_lock
+from hpcrunner.gateway.metrics.endpoint import Address, address_of, metrics_served
 from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.orders import Orders
+from hpcrunner.gateway.slack.options import hook_url
+from hpcrunner.gateway.slack.sender import Slack
+from hpcrunner.gateway.spool import Spool
 from hpcrunner.queues.sources import sources_from
 from hpcrunner.sites.site import Site
 
@@ -45,6 +50,7 @@ def serve(
     site = read_site()
     check_templates(site)
     sources_from(options.queues)
+    address, hook = address_of(options.prom_address), hook_url(options.slack)
     spool = spool_of(site)
     spool.prepare()
     lock = wait_for_lock(
@@ -53,10 +59,30 @@ def serve(
     if lock is None:
         log.info("told to end before it had the spool")
         return
-    with hold_spool(spool, lock, check=True) as hold:
+    with (
+        hold_spool(spool, lock, check=True) as hold,
+        _listeners(spool, address, hook, options) as tell,
+    ):
         if standby:  # it may have waited for months
             site = _read_again(read_site, site) or site
-        _work(hold, site, read_site, options, orders)
+        _work(hold, site, read_site, options, orders, tell)
+
+
+@contextmanager
+def _listeners(
+    spool: Spool, address: Address | None, hook: str, options: GatewayOptions
+) -> Iterator[Tell]:
+    """Who is told what happens, for as long as the spool is ours. Raises EndpointTaken."""
+    with ExitStack() as stack:
+        listeners: list[Tell] = []
+        if hook:
+            slack = Slack(hook, options.slack.room, spool)
+            stack.callback(slack.close)
+            listeners.append(slack)
+        if address is not None:
+            served = metrics_served(address, spool, options.capacity)
+            listeners += stack.enter_context(served)
+        yield everyone(*listeners)
 
 
 def _work(
@@ -65,16 +91,17 @@ def _work(
     read_site: Callable[[], Site],
     options: GatewayOptions,
     orders: Orders,
+    tell: Tell,
 ) -> None:
     with ExitStack() as parts:
         current = parts.enter_context(ExitStack())
-        gateway = current.enter_context(put_together(hold, site, options))
+        gateway = current.enter_context(put_together(hold, site, options, tell=tell))
         while gateway.run(orders) is Ended.RELOAD:
             new = _read_again(read_site, site)
             if new is None:
                 continue
             replacement = parts.enter_context(ExitStack())
-            renewed = _replaced(replacement, hold, new, options, gateway)
+            renewed = _replaced(replacement, hold, new, options, gateway, tell)
             if renewed is None:
                 continue
             current.close()
@@ -84,11 +111,17 @@ def _work(
 
 
 def _replaced(
-    stack: ExitStack, hold: Hold, site: Site, options: GatewayOptions, old: Gateway
+    stack: ExitStack,
+    hold: Hold,
+    site: Site,
+    options: GatewayOptions,
+    old: Gateway,
+    tell: Tell,
 ) -> Gateway | None:
     """New parts while the old ones still stand, so that a site that cannot work changes nothing."""
     try:
-        return stack.enter_context(put_together(hold, site, options, taken=old.taken))
+        parts = put_together(hold, site, options, taken=old.taken, tell=tell)
+        return stack.enter_context(parts)
     except HpcrunnerError as error:
         log.error("reload: %s; the old site stays in force", error.line())
         return None

@@ -103,6 +103,7 @@ class Request:
     owner: str = ""
     project: str = ""
     retries: RetryWish = RetryWish()
+    slack_destination: str = ""
     document: str = field(default="{}", repr=False)
 
     def artifact(self, tag: str) -> Artifact | None:

@@ -23,6 +23,7 @@ MAX_KEY = 1024
 MAX_COUNT = 1_000_000  # of CPUs or GPUs
 MAX_SIZE = 10**18  # bytes
 MAX_EPOCH = 1e12
+MAX_DESTINATION = 80  # characters
 
 
 def parse_message(body: bytes) -> Request | SealedRequest:
@@ -85,6 +86,7 @@ def _request(experiment: Member, config: Member) -> Request:
         owner=experiment.get("owner").line(),
         project=_label(experiment.get("project")),
         retries=_retries(config.get("runner").get("retries")),
+        slack_destination=_destination(config.get("runner").get("slack_destination")),
         document=json.dumps(experiment.value, separators=(",", ":")),
     )
 
@@ -139,6 +141,14 @@ def _retries(member: Member) -> RetryWish:
         None if infrastructure is None else int(infrastructure),
         None if payload is None else int(payload),
     )
+
+
+def _destination(member: Member) -> str:
+    """A room or person; what is not one line of text names none, and is no reason to refuse."""
+    name = member.value
+    if not isinstance(name, str) or not name.isprintable() or len(name) > MAX_DESTINATION:
+        return ""
+    return name.strip()
 
 
 def _size(member: Member) -> int:

@@ -1,0 +1,1 @@
+"""What a gateway tells Prometheus: docs/operating.md lists the names."""

@@ -1,0 +1,1 @@
+"""Notes for people in Slack, or anything else that takes its incoming webhooks."""
