@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import logging
-import sys
+from functools import partial
 from typing import Annotated
 
 from hpcrunner.cli.common import DEFAULT_SITE, SiteName, SpoolPath, chosen_site
+from hpcrunner.cli.keyoptions import (
+    ClearTextMessages,
+    EncryptDir,
+    RequestSignaturesDir,
+    ResponseSignaturesDir,
+)
+from hpcrunner.cli.logging import LogFormat, start_logging
 from hpcrunner.cli.options import option
 from hpcrunner.gateway.assemble import gateway_id
+from hpcrunner.gateway.capacity import Capacity
 from hpcrunner.gateway.gateway import Limits
 from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.orders import Orders
 from hpcrunner.gateway.serve import serve
+from hpcrunner.gateway.slack.options import SlackOptions
+from hpcrunner.keys.options import KeyOptions
 from hpcrunner.queues.matching import DEFAULT_MATCH
 from hpcrunner.queues.sources import QueueOptions
-from hpcrunner.request.units import parse_duration
+from hpcrunner.request.units import parse_bytes, parse_duration
+
+# One panel of --help for each concern.
+queues = partial(option, rich_help_panel="Queues")
+keyed = partial(option, rich_help_panel="Sealed messages")
+limited = partial(option, rich_help_panel="Limits")
+watched = partial(option, rich_help_panel="Logs, metrics, notes")
 
 
 def gateway(
@@ -23,7 +38,7 @@ def gateway(
     spool: SpoolPath = "",
     amqp_url: Annotated[
         str,
-        option(
+        queues(
             "--amqp-url",
             "RabbitMQ: amqp[s]://user:password@host:port/vhost. Give it as the environment "
             "variable where other users can list processes.",
@@ -31,7 +46,7 @@ def gateway(
     ] = "",
     amqp_mgt_url: Annotated[
         str,
-        option(
+        queues(
             "--amqp-mgt-url",
             "RabbitMQ's management API, where queues are discovered; default: the same host, "
             "port + 10000.",
@@ -39,55 +54,96 @@ def gateway(
     ] = "",
     queue: Annotated[
         list[str] | None,
-        option("--queue", "A queue by name, instead of the two patterns. May be repeated."),
+        queues("--queue", "A queue by name, instead of the two patterns. May be repeated."),
     ] = None,
     queue_root: Annotated[
-        str, option("--queue-root", "Folder of directory queues (StudioML's local_*).")
+        str, queues("--queue-root", "Folder of directory queues (StudioML's local_*).")
     ] = "",
     queue_match: Annotated[
-        str, option("--queue-match", "Serve queues whose name this regular expression finds.")
+        str, queues("--queue-match", "Serve queues whose name this regular expression finds.")
     ] = DEFAULT_MATCH,
     queue_mismatch: Annotated[
-        str, option("--queue-mismatch", "But not those whose name this one finds.")
+        str, queues("--queue-mismatch", "But not those whose name this one finds.")
     ] = "",
     sqs_certs: Annotated[
         str,
-        option(
+        queues(
             "--sqs-certs",
             "Folder of AWS credentials, watched: each sub-folder holds a config file with "
             "region=… and a credentials file.",
         ),
     ] = "",
     aws_region: Annotated[
-        str, option("--aws-region", "SQS of this region, with AWS's default credentials.")
+        str, queues("--aws-region", "SQS of this region, with AWS's default credentials.")
     ] = "",
-    sqs_timeout: Annotated[str, option("--sqs-timeout", "Limit of one call of SQS.")] = "15s",
+    sqs_timeout: Annotated[str, queues("--sqs-timeout", "Limit of one call of SQS.")] = "15s",
     google_certs: Annotated[
         str,
-        option(
+        queues(
             "--google-certs",
             "Folder of service accounts' *.json files, watched: Pub/Sub of their projects.",
         ),
     ] = "",
     google_application_credentials: Annotated[
         str,
-        option("--google-application-credentials", "One such file, as Google's own tools know it."),
+        queues("--google-application-credentials", "One such file, as Google's own tools know it."),
     ] = "",
     pubsub_timeout: Annotated[
-        str, option("--pubsub-timeout", "Limit of one call of Pub/Sub.")
+        str, queues("--pubsub-timeout", "Limit of one call of Pub/Sub.")
     ] = "5s",
+    encrypt_dir: EncryptDir = "",
+    request_signatures_dir: RequestSignaturesDir = "",
+    response_signatures_dir: ResponseSignaturesDir = "",
+    clear_text_messages: ClearTextMessages = None,
     limit_tasks: Annotated[
-        int, option("--limit-tasks", "End after that many experiments; 0: never.", min=0)
+        int, limited("--limit-tasks", "End after that many experiments; 0: never.", min=0)
     ] = 0,
     limit_idle_duration: Annotated[
         str,
-        option("--limit-idle-duration", "End after that long with nothing to do (30s, 5m)."),
+        limited("--limit-idle-duration", "End after that long with nothing to do (30s, 5m)."),
     ] = "0s",
+    max_cores: Annotated[
+        int,
+        limited("--max-cores", "CPUs that its experiments may ask for at once; 0: any.", min=0),
+    ] = 0,
+    max_mem: Annotated[
+        str, limited("--max-mem", "Memory that they may ask for at once (64gb); 0gb: any.")
+    ] = "0gb",
+    max_disk: Annotated[
+        str, limited("--max-disk", "Disk that they may ask for at once (1tb); 0gb: any.")
+    ] = "0gb",
+    cpu_only: Annotated[bool, limited("--cpu-only", "Set aside what asks for GPUs.")] = False,
     standby: Annotated[
         bool,
         option("--standby", "Where a gateway runs on this spool, wait, and take over at its end."),
     ] = False,
-    debug: Annotated[bool, option("--debug", "Log more.")] = False,
+    prom_address: Annotated[
+        str,
+        watched(
+            "--prom-address",
+            "Serve metrics for Prometheus there, such as 127.0.0.1:9090; default: nowhere. Every "
+            "user of the machine can read them.",
+        ),
+    ] = "",
+    slack_hook: Annotated[
+        str,
+        watched(
+            "--slack-hook",
+            "Send notes to this incoming webhook: a private file that holds its URL, or the URL, "
+            "then better as the environment variable.",
+        ),
+    ] = "",
+    slack_room: Annotated[
+        str,
+        watched(
+            "--slack-room",
+            "Room for notes of requests that name none; default: the webhook's own.",
+        ),
+    ] = "",
+    log_format: Annotated[
+        LogFormat, watched("--log-format", "Lines for people, or one JSON object a line.")
+    ] = LogFormat.CONSOLE,
+    debug: Annotated[bool, watched("--debug", "Log more.")] = False,
 ) -> None:
     """Take experiments off their queues and run them on the site, until told to stop.
 
@@ -95,11 +151,7 @@ def gateway(
     the next gateway on this spool takes over. A second one: end after the step in hand. SIGHUP:
     read the site's file again. docs/operating.md tells how to run it for months.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
+    start_logging(log_format, debug=debug)
     chosen = chosen_site(site, spool)
     options = GatewayOptions(
         queues=QueueOptions(
@@ -118,6 +170,20 @@ def gateway(
             gateway_id=gateway_id(chosen),
         ),
         limits=Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration)),
+        capacity=Capacity(
+            cores=max_cores,
+            memory=parse_bytes(max_mem),
+            disk=parse_bytes(max_disk),
+            cpu_only=cpu_only,
+        ),
+        prom_address=prom_address,
+        slack=SlackOptions(hook=slack_hook, room=slack_room),
+        keys=KeyOptions(
+            encrypt_dir=encrypt_dir,
+            request_signatures_dir=request_signatures_dir,
+            response_signatures_dir=response_signatures_dir,
+            clear_text=clear_text_messages,
+        ),
     )
     with Orders().listening() as orders:
         serve(lambda: chosen_site(site, spool), options, orders, standby=standby)
