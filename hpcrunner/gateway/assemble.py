@@ -10,6 +10,8 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 
 from hpcrunner.batch.script import check_templates
 from hpcrunner.crashpoint import crashpoint
@@ -23,10 +25,12 @@ from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
 from hpcrunner.gateway.measured import Measured
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.options import GatewayOptions
+from hpcrunner.gateway.reports.reporter import Reporter
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.keys.keyring import keyring_from
+from hpcrunner.queues.responders import RESPONDING
 from hpcrunner.queues.sources import QueueOptions, sources_from
 from hpcrunner.schedulers.choose import open_scheduler
 from hpcrunner.sites.site import Site
@@ -88,12 +92,15 @@ def put_together(
     with ExitStack() as stack:
         scheduler = Measured(open_scheduler(site, spool.root), tell)
         stack.callback(scheduler.close)
-        keys = keyring_from(options.keys)
+        keys = keyring_from(replace(options.keys, response_signatures_dir=""))
         own = sources_from(_by_hand(spool))
         sources = [*own, *sources_from(options.queues)]
         for source in sources:
             stack.callback(source.close)
         opener = Opener(keys, options.keys, site.clear_text, own[0].name)
+        reporter = _reporter(hold, options)
+        if reporter is not None:
+            stack.callback(reporter.close)
         log.info("site %s, spool %s", site.name, spool.root)
         log.info("queues of %s", ", ".join(source.name for source in sources))
         yield Gateway(
@@ -106,6 +113,7 @@ def put_together(
                 new_id=experiment_id,
                 tell=tell,
                 opener=opener,
+                reports=RESPONDING if reporter is not None else (),
             ),
             Dispatch(
                 journal,
@@ -135,6 +143,7 @@ def put_together(
             taken=taken,
             collect=Collector(journal, spool, site, clock=time.time).step,
             tell=tell,
+            reporter=reporter,
         )
 
 
@@ -162,6 +171,16 @@ def open_gateway(
         raise AssertionError("nobody said to stop waiting")
     with hold_spool(spool, lock) as hold, put_together(hold, site, options) as gateway:
         yield gateway, hold.journal
+
+
+def _reporter(hold: Hold, options: GatewayOptions) -> Reporter | None:
+    """What tells the clients' response queues; None where there are no keys to seal with."""
+    folder = options.keys.response_signatures_dir
+    if not folder:
+        return None
+    from hpcrunner.gateway.reports.open import open_teller
+
+    return Reporter(hold.journal, partial(open_teller, hold.spool, options.queues, folder))
 
 
 def _by_hand(spool: Spool) -> QueueOptions:

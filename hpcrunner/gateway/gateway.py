@@ -17,6 +17,7 @@ from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import SpoolLock
 from hpcrunner.gateway.orders import Orders
 from hpcrunner.gateway.pace import Setbacks
+from hpcrunner.gateway.reports.reporter import Reporter
 from hpcrunner.gateway.spool import Spool, SpoolError
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
@@ -82,6 +83,7 @@ class Gateway:
         taken: int = 0,
         collect: Callable[[], None] = lambda: None,
         tell: Tell = nobody,
+        reporter: Reporter | None = None,
     ) -> None:
         self._hold = hold
         self._journal = hold.journal
@@ -95,6 +97,7 @@ class Gateway:
         self.taken = taken
         self._collect = collect
         self._tell = tell
+        self._reporter = reporter
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
@@ -116,6 +119,7 @@ class Gateway:
             try:
                 self.step(orders.go_on)
                 if self.finished():
+                    self._tell_the_rest(orders)
                     return Ended.LIMIT
                 pause = self.wait()
             except (JournalError, SpoolError, OSError) as error:
@@ -157,6 +161,8 @@ class Gateway:
             self._track_at = self._clock() + self._track.period.seconds
         if go_on():
             self._collect()
+        if self._reporter is not None:
+            self._reporter.step()
         if taken or submitted or live:
             self._busy_at = self._clock()
         self._pause = _INTAKE_FLOOR if taken else min(_INTAKE_CEILING, self._pause * 1.5)
@@ -178,6 +184,12 @@ class Gateway:
         if self._limits.tasks and self.taken >= self._limits.tasks:
             return True
         return bool(self._limits.idle) and self._clock() - self._busy_at >= self._limits.idle
+
+    def _tell_the_rest(self, orders: Orders) -> None:
+        """Before an end of its own accord: reports of what has just ended."""
+        if self._reporter is not None:
+            until = self._clock() + _FINISHING
+            self._reporter.finish(orders.pause, lambda: orders.go_on() and self._clock() < until)
 
     def _take(self, live: int) -> int:
         mark = mark_of(self._hold.spool)

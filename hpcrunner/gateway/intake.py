@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import Admission, NotAdmitted, admit_request
-from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.experiment import Experiment, Reports, State
 from hpcrunner.gateway.happenings import Copied, Looked, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.queues.contract import Delivery, Source
+from hpcrunner.request.errors import RequestError
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.site import Site
 
@@ -39,8 +40,11 @@ class Intake:
         new_id: Callable[[], str],
         tell: Tell = nobody,
         opener: Opener | None = None,
+        reports: Collection[str] = (),
     ) -> None:
+        """``reports`` are the kinds of servers (see Served) whose clients are sent reports."""
         self._sources = list(sources)
+        self._reports = reports
         self._opener = opener or Opener()
         self._journal = journal
         self._site = site
@@ -63,7 +67,10 @@ class Intake:
             if not deliveries:
                 continue
             crashpoint("intake.taken")
-            new = self._write_down([_placed(delivery, source) for delivery in deliveries])
+            new = self._write_down(
+                [_placed(delivery, source) for delivery in deliveries],
+                responds=source.served().kind in self._reports,
+            )
             crashpoint("intake.journalled")
             source.accept(deliveries)
             crashpoint("intake.accepted")
@@ -84,7 +91,7 @@ class Intake:
         for source in self._sources:
             source.close()
 
-    def _write_down(self, deliveries: Sequence[Delivery]) -> list[str]:
+    def _write_down(self, deliveries: Sequence[Delivery], *, responds: bool) -> list[str]:
         """Journal a group; returns the ids that its messages go by, for the queue to settle."""
         new: dict[str, NewExperiment] = {}
         again: dict[str, str] = {}
@@ -92,7 +99,7 @@ class Intake:
             digest = hashlib.sha256(delivery.body).hexdigest()
             first = self._repeated(delivery, digest, new)
             if first is None:
-                row = self._consider(delivery, digest)
+                row = self._consider(delivery, digest, responds=responds)
                 new[row.experiment.id] = row
             else:
                 log.info("%s: another copy of %s, not run twice", delivery.queue, first)
@@ -123,25 +130,29 @@ class Intake:
         known = self._journal.repeated(digest, self._clock() - self._site.repeat_window)
         return known.id if known else None
 
-    def _consider(self, delivery: Delivery, digest: str) -> NewExperiment:
+    def _consider(self, delivery: Delivery, digest: str, *, responds: bool) -> NewExperiment:
         now = self._clock()
         experiment = self._new_id()
         reason = Reason.REJECTED
         clear = delivery.body
+        reports = Reports.NONE
+        due = Reports.DUE if responds else Reports.NONE
         try:
             opened = self._opener.open(delivery.queue, delivery.server, delivery.body)
-            clear = opened.clear
+            clear, reports = opened.clear, due
             admission = admit_request(opened.request, self._site, now)
         except NotAdmitted as error:
             text, reason = error.line(), error.reason
         except HpcrunnerError as error:
             text = error.line()
+            if isinstance(error, RequestError) and self._names_itself(delivery):
+                reports = due
         except Exception:
             # A message that trips over a fault of ours must not come back to trip us again.
             log.exception("%s: a fault while reading %s", delivery.queue, experiment)
             text = "a fault in hpcrunner while reading the message; the gateway's log has it"
         else:
-            row = _accepted(experiment, admission, delivery, now)
+            row = replace(_accepted(experiment, admission, delivery, now), reports=reports)
             return NewExperiment(row, clear, digest, admission.request.time_added)
         log.warning(
             "%s: %s set aside: %s",
@@ -160,8 +171,17 @@ class Intake:
             reason=reason,
             text=text,
             ended_at=now,
+            reports=reports,
         )
         return NewExperiment(row, delivery.body, digest)
+
+    def _names_itself(self, delivery: Delivery) -> bool:
+        """Whether a message that makes no sense came in clear, as it may, and says whose it is.
+
+        What is sealed and could not be opened is nobody's: its sender is told nothing.
+        """
+        clear = self._opener.may_be_clear(delivery.queue, delivery.server)
+        return clear and claimed_key(delivery.body) != ""
 
 
 def _placed(delivery: Delivery, source: Source) -> Delivery:

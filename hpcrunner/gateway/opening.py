@@ -6,17 +6,21 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hpcrunner.gateway.admission import NotAdmitted
 from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.keys.keyring import NO_KEYS, Keyring
 from hpcrunner.keys.options import NO_KEY_OPTIONS, KeyOptions
 from hpcrunner.notices import Notices
-from hpcrunner.request.errors import shown
+from hpcrunner.request.errors import RequestError, shown
 from hpcrunner.request.model import Request, SealedRequest
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.parts import ClearText
+
+if TYPE_CHECKING:
+    from hpcrunner.keys.requestkeys import RequestKeys
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,7 @@ class Opener:
         message = parse_message(body)
         if isinstance(message, SealedRequest):
             return self._opened(queue, message)
-        if not self._may_be_clear(queue, server):
+        if not self.may_be_clear(queue, server):
             raise NotAdmitted(
                 f"clear text is not taken from the queue {shown(queue)}",
                 where="message",
@@ -71,7 +75,8 @@ class Opener:
             )
         return Opened(message, body)
 
-    def _may_be_clear(self, queue: str, server: str) -> bool:
+    def may_be_clear(self, queue: str, server: str) -> bool:
+        """Whether clear text is taken from this queue of this server."""
         if queue == SUBMIT_QUEUE and self._own and server == self._own:
             return True
         for pattern, allowed in self._rules:
@@ -99,7 +104,7 @@ class Opener:
             request, clear = open_envelope(sealed, signer, keys)
         except NotForThisKey as error:
             raise NotAdmitted(
-                f"{error.what} (keys here: {', '.join(requests.names())})",
+                f"{error.what} (keys here: {', '.join(_usable(requests))})",
                 where="message.payload",
                 remedy="seal it for the public half of one of these keys",
                 reason=Reason.REJECTED,
@@ -112,3 +117,32 @@ class Opener:
                 f"{fingerprint(signer)}, the queue's",
             )
         return Opened(request, clear)
+
+
+def look_inside(body: bytes, keys: Keyring) -> Request:
+    """The request of a message, only to be looked at: nobody asks who sent it.
+
+    Raises RequestError, SealError, NoKey or NotAdmitted.
+    """
+    message = parse_message(body)
+    if not isinstance(message, SealedRequest):
+        return message
+    if keys.requests is None:
+        raise NotAdmitted(
+            "the message is sealed",
+            where="message.payload",
+            remedy="give --encrypt-dir",
+            reason=Reason.REJECTED,
+        )
+    from hpcrunner.request.seal import unseal_with
+
+    request = parse_message(unseal_with(message.payload, keys.requests.keys()))
+    if isinstance(request, SealedRequest):
+        raise RequestError(
+            "a sealed message inside another", where="message.payload", remedy="seal it once"
+        )
+    return request
+
+
+def _usable(requests: RequestKeys) -> list[str]:
+    return [name for name, key, _ in requests.listed() if key is not None]

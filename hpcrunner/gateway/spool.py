@@ -3,6 +3,7 @@
 Layout::
 
     journal.db             the journal (SQLite)
+    reports.db             how far the reports have come; see reports/positions.py
     gateway.lock           who runs here: host, pid, since when, and a sign of life
     drained                there while no new experiments are to be taken; who, when and why
     batches/<batch id>/    one folder a batch: see hpcrunner/request/plan.py
@@ -109,6 +110,11 @@ class Spool:
     def journal(self) -> Path:
         """The journal's file."""
         return self.root / "journal.db"
+
+    @property
+    def positions(self) -> Path:
+        """The file of the reports' positions."""
+        return self.root / "reports.db"
 
     @property
     def lock(self) -> Path:

@@ -12,11 +12,14 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.journal import Journal
-from hpcrunner.gateway.reports.teller import Teller
 from hpcrunner.notices import Notices
+
+if TYPE_CHECKING:  # cryptography is loaded where there is something to seal
+    from hpcrunner.gateway.reports.teller import Teller
 
 log = logging.getLogger(__name__)
 
