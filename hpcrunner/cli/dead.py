@@ -15,6 +15,7 @@ from hpcrunner.cli.common import (
     print_json,
 )
 from hpcrunner.cli.filters import KeyFilter, OwnerFilter, ProjectFilter, QueueFilter, StateFilter
+from hpcrunner.cli.keyoptions import ClearTextMessages, EncryptDir, RequestSignaturesDir
 from hpcrunner.cli.table import console, details_text, experiments_table
 from hpcrunner.gateway.assemble import spool_of
 from hpcrunner.gateway.by_hand import look, refresh
@@ -22,6 +23,7 @@ from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.selection import Selection, SelectionInvalid
 from hpcrunner.gateway.spool import Verb
 from hpcrunner.gateway.view import NoSuchExperiment, choose_from, details, summary
+from hpcrunner.keys.options import KeyOptions
 from hpcrunner.sites.site import Site
 
 app = typer.Typer(
@@ -93,17 +95,28 @@ def retry(
     match: KeyFilter = "",
     state: StateFilter = None,
     everything: All = False,
+    encrypt_dir: EncryptDir = "",
+    request_signatures_dir: RequestSignaturesDir = "",
+    clear_text_messages: ClearTextMessages = None,
 ) -> None:
     """Run some again, with fresh budgets, by the site's file as it is now.
 
     Each becomes a new experiment of the same key with the next attempt's number; the ending of
-    the old one stays as it was.
+    the old one stays as it was. A message that was refused is opened and judged anew: by the
+    gateway where one runs, else with the keys named here.
     """
     chosen = chosen_site(site, spool)
     selection = Selection(queue, owner, project, match, state or ())
     found = _meant(chosen, experiments or [], selection, everything=everything)
     spool_of(chosen).wish(Verb.RETRY, (e.id for e in found))
-    refresh(chosen)
+    refresh(
+        chosen,
+        KeyOptions(
+            encrypt_dir=encrypt_dir,
+            request_signatures_dir=request_signatures_dir,
+            clear_text=clear_text_messages,
+        ),
+    )
     with look(chosen) as journal:
         for e in found:
             (now,) = (n for n in journal.find(e.id) if n.id == e.id)

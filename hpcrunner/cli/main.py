@@ -16,6 +16,7 @@ from hpcrunner.cli import (
     drain,
     gateway,
     gc,
+    keys,
     logs,
     render,
     results,
@@ -41,6 +42,7 @@ app.command("cancel")(cancel.cancel)
 app.command("gc")(gc.gc)
 app.command("render")(render.render)
 app.add_typer(dead.app, name="dead")
+app.add_typer(keys.app, name="keys")
 app.add_typer(site.app, name="site")
 app.command("demo")(demo.demo)
 

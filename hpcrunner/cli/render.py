@@ -15,18 +15,25 @@ from hpcrunner.cli.common import (
     chosen_site,
     print_json,
 )
+from hpcrunner.cli.keyoptions import EncryptDir
 from hpcrunner.client.request_file import read_request_file
 from hpcrunner.gateway.preview import preview
+from hpcrunner.keys.keyring import request_keys
 
 
 def render(
     request: Annotated[Path, typer.Argument(help="A request: the JSON a client sends.")],
     site: SiteName = DEFAULT_SITE,
     spool: SpoolPath = "",
+    encrypt_dir: EncryptDir = "",
     json_: AsJson = False,
 ) -> None:
-    """Print the batch script, the DRMAA native specification and the plan, secrets masked."""
-    shown = preview(read_request_file(request), chosen_site(site, spool))
+    """Print the batch script, the DRMAA native specification and the plan, secrets masked.
+
+    A sealed request is opened with the keys of --encrypt-dir; its signature is not looked at.
+    """
+    keys = request_keys(encrypt_dir)
+    shown = preview(read_request_file(request), chosen_site(site, spool), keys)
     if json_:
         print_json(shown)
         return

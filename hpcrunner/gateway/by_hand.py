@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.assemble import open_gateway, spool_of
@@ -22,6 +23,7 @@ from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.spool import Spool, SpoolError, Verb
 from hpcrunner.gateway.view import log_path
+from hpcrunner.keys.options import NO_KEY_OPTIONS, KeyOptions
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.sites.site import Site
 
@@ -61,13 +63,16 @@ def existing_spool(site: Site) -> Spool:
     return spool
 
 
-def refresh(site: Site) -> None:
-    """Where no gateway runs and something is live, do one round, so that states are of now."""
+def refresh(site: Site, keys: KeyOptions = NO_KEY_OPTIONS) -> None:
+    """Where no gateway runs and something is live, do one round, so that states are of now.
+
+    ``keys`` open sealed messages that are retried.
+    """
     with look(site) as journal:
         live = journal.count_live()
     if live or any(spool_of(site).wishes(verb) for verb in Verb):
         try:
-            with open_gateway(site, OPTIONS, patience=0) as (gateway, _):
+            with open_gateway(site, replace(OPTIONS, keys=keys), patience=0) as (gateway, _):
                 gateway.step()
         except SpoolBusy:
             return  # a gateway runs: what it wrote is of now

@@ -9,8 +9,10 @@ from typing import Any
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.native import NativeRefused, native_specification
 from hpcrunner.batch.script import render_script
-from hpcrunner.gateway.admission import admit
+from hpcrunner.gateway.admission import admit_request
 from hpcrunner.gateway.assemble import spool_of
+from hpcrunner.gateway.opening import look_inside
+from hpcrunner.keys.keyring import NO_KEYS, Keyring
 from hpcrunner.request.plan import Plan
 from hpcrunner.request.redact import redact_document
 from hpcrunner.sites.node_setup import node_setup
@@ -19,12 +21,14 @@ from hpcrunner.sites.site import Site
 _BATCH = "0" * 12
 
 
-def preview(body: bytes, site: Site) -> dict[str, Any]:
+def preview(body: bytes, site: Site, keys: Keyring = NO_KEYS) -> dict[str, Any]:
     """The texts that a submission of this message would consist of, as JSON-able values.
 
-    Raises what ``admit`` raises; touches nothing.
+    A sealed one is opened with ``keys``; its signature is not looked at. Raises what
+    ``look_inside`` and ``admit_request`` raise; touches nothing.
     """
-    admission = admit(body, site, 0.0)  # an old request can be looked at too
+    # An old request can be looked at too.
+    admission = admit_request(look_inside(body, keys), site, 0.0)
     folder: Path = spool_of(site).batch_folder(_BATCH)
     batch = Batch(_BATCH, admission.spec, 1, folder)
     plan = Plan(

@@ -96,9 +96,9 @@ class KeyFolder(Generic[T]):
             if entry.key is not None or name != _PLACEHOLDER
         }
 
-    def names(self) -> list[str]:
-        """The names of the files that hold keys."""
-        return sorted(name for name, entry in self._entries.items() if entry.key is not None)
+    def listed(self) -> list[tuple[str, T | None, str]]:
+        """Every file by name: its key, or None and why it cannot be used."""
+        return [(name, entry.key, entry.trouble) for name, entry in sorted(self._entries.items())]
 
     def choose(self, queue: str) -> T:
         """The key for the queue of this name. Raises NoKey."""
@@ -142,12 +142,13 @@ class KeyFolder(Generic[T]):
         known = self._entries.get(name)
         if known is not None and known.stamp == file.stamp != NO_STAMP:
             return known
+        entry: _Entry[T]
         try:
             entry = _Entry(file.stamp, self._parse(read_public(file.path)))
         except KeyInvalid as error:
-            entry = _Entry[T](file.stamp, None, error.line())
+            entry = _Entry(file.stamp, None, error.line())
         except OSError as error:
-            entry = _Entry[T](NO_STAMP, None, str(error.strerror))
+            entry = _Entry(NO_STAMP, None, str(error.strerror))
         if entry.key is not None:
             self._notices.over(("file", name))
             log.info("%s: %s is %s", self._option, name, "read again" if known else "read")

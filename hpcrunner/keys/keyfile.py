@@ -43,12 +43,10 @@ def read_public(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
-            raise KeyInvalid("not a file", where=str(path), remedy="put a key's file there")
+            raise KeyInvalid("not a file", remedy="put a key's file there")
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise KeyInvalid(
-            f"more than {MAX_BYTES} bytes", where=str(path), remedy="a key file holds one key"
-        )
+        raise KeyInvalid(f"more than {MAX_BYTES} bytes", remedy="a key file holds one key")
     if mode & stat.S_IWOTH:
-        raise KeyInvalid("everybody can write it", where=str(path), remedy="chmod o-w")
+        raise KeyInvalid("everybody can write it", remedy="chmod o-w")
     return data

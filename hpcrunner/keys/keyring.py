@@ -74,5 +74,20 @@ def keyring_from(options: KeyOptions, environ: Mapping[str, str] = os.environ) -
     return keyring
 
 
+def request_keys(folder: str, environ: Mapping[str, str] = os.environ) -> Keyring:
+    """Only what opens requests, for a look into one; no keys where ``folder`` is "".
+
+    Raises OptionInvalid.
+    """
+    path = _folder(folder, "--encrypt-dir", environ)
+    if path is None:
+        return NO_KEYS
+    from hpcrunner.keys.requestkeys import RequestKeys
+
+    keyring = Keyring(RequestKeys(path, environ=environ))
+    keyring.refresh()
+    return keyring
+
+
 def _folder(given: str, option: str, environ: Mapping[str, str]) -> Path | None:
     return Path(expanded(given, option, environ)).expanduser() if given else None

@@ -79,15 +79,15 @@ class RequestKeys:
         if not usable:
             troubles = [loaded.trouble for loaded in self._loaded.values()]
             raise NoKey(
-                troubles[0] if troubles else "no key to open requests with",
-                where=f"{OPTION} {self._folder}",
+                troubles[0] if troubles else f"no key to open requests with in {self._folder}",
+                where=OPTION,
                 remedy="put one there, then 'hpcrunner dead retry'",
             )
         return usable
 
-    def names(self) -> list[str]:
-        """The names of the files whose keys can be used."""
-        return [path.name for path, loaded in self._loaded.items() if loaded.key is not None]
+    def listed(self) -> list[tuple[str, RSAPrivateKey | None, str]]:
+        """Every file by name: its key, or None and why it cannot be used."""
+        return [(path.name, loaded.key, loaded.trouble) for path, loaded in self._loaded.items()]
 
     def _paths(self) -> list[Path]:
         paths: list[Path] = []
@@ -124,11 +124,11 @@ class RequestKeys:
         except SecretRefused as error:
             loaded = _Loaded((NO_STAMP, NO_STAMP), None, error.line())  # it may pass
         except KeyInvalid as error:
-            loaded = _Loaded(stamps, None, error.line())
+            loaded = _Loaded(stamps, None, f"{path}: {error.line()}")
         except OSError as error:
-            loaded = _Loaded((NO_STAMP, NO_STAMP), None, str(error.strerror))
+            loaded = _Loaded((NO_STAMP, NO_STAMP), None, f"{path}: {error.strerror}")
         if loaded.key is None:
-            self._notices.warn(path, f"{OPTION} {path}: {loaded.trouble}")
+            self._notices.warn(path, f"{OPTION} {loaded.trouble}")
         else:
             self._notices.over(path)
             log.info("%s: %s is %s", OPTION, path, "read again" if known else "read")

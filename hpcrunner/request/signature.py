@@ -12,6 +12,7 @@ import hashlib
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -51,7 +52,7 @@ def load_signing_key(data: bytes) -> Ed25519PublicKey:
     )
 
 
-def fingerprint(key: Ed25519PublicKey) -> str:
+def fingerprint(key: Ed25519PublicKey | RSAPublicKey) -> str:
     """As ``ssh-keygen -l`` shows it: ``SHA256:`` and unpadded base64."""
     blob = base64.b64decode(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
     digest = base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii")
