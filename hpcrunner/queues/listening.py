@@ -354,6 +354,7 @@ class _Listener(threading.Thread):
     def _pause(self, seconds: float) -> None:
         with self._changed:
             self._rushing = False
+            self._changed.notify_all()
             if not self._stopped:
                 self._changed.wait(seconds)
 

@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import pytest
 
+from dev import queue_servers
+from hpcrunner.queues.contract import Delivery, Source
 from hpcrunner.queues.matching import QueueFilter
 from hpcrunner.queues.rabbitmq import RabbitSource
 from hpcrunner.queues.rabbitmq_publish import RabbitPublisher
@@ -53,6 +55,33 @@ def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
 @pytest.fixture
 def eventually() -> Callable[..., None]:
     return wait_until
+
+
+def take_until(source: Source, count: int) -> list[Delivery]:
+    """What comes in several takes, as a gateway's loop makes them."""
+    taken: list[Delivery] = []
+
+    def enough() -> bool:
+        taken.extend(source.take(count - len(taken)))
+        return len(taken) >= count
+
+    wait_until(enough, 60)
+    return taken
+
+
+@pytest.fixture
+def coming() -> Callable[[Source, int], list[Delivery]]:
+    return take_until
+
+
+@pytest.fixture(scope="session")
+def sqs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """moto's SQS, for all tests of a run."""
+    try:
+        with queue_servers.sqs(tmp_path_factory.mktemp("sqs") / "log") as url:
+            yield url
+    except queue_servers.NotHere as error:
+        pytest.skip(str(error))
 
 
 class Relay:
