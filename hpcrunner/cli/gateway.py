@@ -28,7 +28,6 @@ from hpcrunner.request.units import parse_bytes, parse_duration
 
 # One panel of --help for each concern.
 queues = partial(option, rich_help_panel="Queues")
-keyed = partial(option, rich_help_panel="Sealed messages")
 limited = partial(option, rich_help_panel="Limits")
 watched = partial(option, rich_help_panel="Logs, metrics, notes")
 

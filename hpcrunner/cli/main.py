@@ -25,6 +25,7 @@ from hpcrunner.cli import (
     submit,
 )
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.redact import redact_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,7 +70,7 @@ def main() -> None:
     try:
         app()
     except HpcrunnerError as error:
-        sys.stderr.write(f"hpcrunner: {error.line()}\n")
+        sys.stderr.write(f"hpcrunner: {redact_text(error.line())}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader went away (`hpcrunner logs | head`): not an error.
@@ -78,6 +79,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
-        traceback.print_exc()
+        sys.stderr.write(redact_text(traceback.format_exc()))
         sys.stderr.write("hpcrunner: a fault in hpcrunner itself; please report the lines above\n")
         sys.exit(HpcrunnerError.exit_code)

@@ -1,7 +1,8 @@
 """Taking the secrets out of what a person sees: documents by member name, text by pattern.
 
 A net below the rule that secrets are not printed at all, and best effort by nature: it knows
-names, not values. Both functions take time linear in their input, whatever it is.
+names, and values only where their kind shows. Both functions take time linear in their input,
+whatever it is.
 """
 
 from __future__ import annotations
@@ -36,6 +37,23 @@ _SECRET_OPTION = re.compile(
 )
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _HINT = re.compile(r"key|token|secret|pass|credential|authorization|signature|@", re.IGNORECASE)
+# Values that show what they are: a private key in PEM, also one that is cut off or in JSON; keys
+# of AWS, tokens of GitHub, GitLab, Hugging Face and Slack, JSON web tokens, Slack's webhooks, and
+# what HTTP has behind "Bearer". None begins inside a word, which keeps the scan linear.
+_PEM = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+_TELLING = re.compile(
+    r"(?<![\w-])(?:"
+    r"(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+    r"|gh[oprsu]_[0-9A-Za-z]{30,}|github_pat_\w{22,}|glpat-[\w-]{20,}|hf_[0-9A-Za-z]{30,}"
+    r"|xox[a-z]-[\w-]{10,}"
+    r"|eyJ[\w-]+\.eyJ[\w-]+\.[\w-]*"
+    r")"
+    r"|(?<=//hooks\.slack\.com/)[\w/-]+"
+    r"|(?<=[Bb]earer )[\w.~+/-]{16,}=*"
+)
+_TELLING_HINT = re.compile(r"AKIA|ASIA|gh[oprsu]_|github_pat_|glpat-|hf_|xox|eyJ|//hooks\.|earer ")
 _USERINFO = re.compile(r'(://)[^/\s"<>]*@')
 _SEPARATOR = re.compile(r"[=:]")
 _GAP = " \t\"'\\"  # between a name and its separator, in JSON and YAML
@@ -53,7 +71,10 @@ def redact_document(document: Any) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Text without credentials in URLs and in ``NAME=value``; line by line."""
+    """Text without credentials in URLs and in ``NAME=value``, line by line, without private keys
+    in PEM, and without tokens whose kind shows.
+    """
+    text = _without_telling_values(text)
     if not _HINT.search(text):
         return text
     return "".join(_redacted_line(line) for line in text.splitlines(keepends=True))
@@ -113,6 +134,7 @@ def _announces_secret(word: str) -> bool:
 
 def _redacted_word(text: str) -> str:
     """One text of a document: a secret in it may run over several lines."""
+    text = _without_telling_values(text)
     return _redacted_line(text) if _HINT.search(text) else text
 
 
@@ -123,6 +145,12 @@ def _redacted_line(line: str) -> str:
         return line
     ending = line[len(line.rstrip("\r\n")) :]
     return f"{line[:start]}{MASK}{ending}"
+
+
+def _without_telling_values(text: str) -> str:
+    if "PRIVATE KEY" in text:
+        text = _PEM.sub(MASK, text)
+    return _TELLING.sub(MASK, text) if _TELLING_HINT.search(text) else text
 
 
 def _without_github_tokens(line: str) -> str:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hpcrunner.request.redact import MASK, redact_document, redact_text
 
 HUSH = "hush0hush"
+PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{HUSH * 8}\n-----END RSA PRIVATE KEY-----"
+SLACK = "https://hooks.slack.com/"
 
 Captured = Callable[[str], bytes]
 
@@ -44,6 +46,17 @@ Captured = Callable[[str], bytes]
         (f"Authorization: Bearer {HUSH}", "Authorization:****"),
         (f"train.py --token={HUSH}", "train.py --token=****"),
         (f"train.py --hub-key={HUSH}", "train.py --hub-key=****"),
+        # Values that show what they are.
+        (f"{PEM}\nmore", "****\nmore"),
+        (f"key is {PEM[:60]}", "key is ****"),
+        (PEM.replace("\n", "\\n").replace("RSA ", "OPENSSH "), "****"),
+        ("signed by AKIAIOSFODNN7EXAMPLE.", "signed by ****."),
+        (f"cloning with ghp_{'a1' * 18}", "cloning with ****"),
+        (f"(hf_{'aB' * 17})", "(****)"),
+        (f"xoxb-1234567890-{HUSH}", "****"),
+        (f"eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.{HUSH} ok", "**** ok"),
+        (f"post https://hooks.slack.com/services/T0/B0/{HUSH} now", f"post {SLACK}**** now"),
+        (f"curl -H 'Bearer {HUSH * 2}='", "curl -H 'Bearer ****'"),
     ],
 )
 def test_a_secret_in_text_is_masked(text: str, redacted: str) -> None:
@@ -62,6 +75,11 @@ def test_a_secret_in_text_is_masked(text: str, redacted: str) -> None:
         "a@b.example",
         "tokenizers==0.1 keyring==2",
         "line\r\nline\x0bline",
+        "the bearer of bad news, Bearer bonds",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        "AKIAS and hf_hub, eyJ.eyJ, an xox-word, ghp_short",
+        "exit code 1; last line: ValueError: shapes (3,) and (4,)",
+        "queue rmq_kafka: 3 message(s) taken and journalled",
     ],
 )
 def test_ordinary_output_stays_as_it_is(text: str) -> None:
@@ -70,7 +88,11 @@ def test_ordinary_output_stays_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["git://", "git+https://", "://", "a", "_", "KEY", "-pass_", "=", ":", "@", " \"'", "?token"],
+    [
+        *("git://", "git+https://", "://", "a", "_", "KEY", "-pass_", "=", ":", "@", " \"'"),
+        *("?token", "eyJ", "eyJa.", "ghp_", "xoxb-", "AKIA", "Bearer ", "//hooks.slack.com/"),
+        *("-----BEGIN ", "-----BEGIN PRIVATE KEY-----"),
+    ],
 )
 def test_redaction_takes_linear_time_on_hostile_text(piece: str) -> None:
     # A quadratic scan of a million characters would run into the suite's own time limit.
@@ -129,6 +151,8 @@ def test_an_artifact_may_be_called_like_a_secret() -> None:
         {"apiKey": 12345, "x": f"amqp://u:{HUSH}@h"},
         {"document": json.dumps({"aws": {"secret_key": HUSH}})},
         {"document": json.dumps(json.dumps({"password": HUSH}))},
+        {"note": f"see\n{PEM}"},
+        {"note": json.dumps(PEM)},
     ],
 )
 def test_a_secret_in_a_document_is_masked(document: Any) -> None:
