@@ -265,3 +265,39 @@ def test_an_experiment_that_nobody_knows_is_said_to_be_so(person: Person) -> Non
 
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
+
+
+def test_the_dead_list_is_shown_retried_and_dropped(person: Person) -> None:
+    person.run("submit", "--wait", "--", person.script, "0")
+    assert person.run("dead", "list")[0] == "the dead list is empty\n"
+    (name,) = person.run("submit", "--", person.script, "3")[0].split()
+    until(lambda: [e for e in person.status(name) if e["state"] == "FAILED"])
+    (dead,) = json.loads(person.run("dead", "list", "--json")[0])
+    assert (dead["id"], dead["reason"]) == (name, "PAYLOAD_EXIT")
+    assert name in person.run("dead", "list")[0]
+    assert "exit code 3" in person.run("dead", "show", name)[0]
+
+    said, _ = person.run("dead", "retry", name)
+    again = said.split()[-1]
+    assert said == f"{name} runs again as {again}\n"
+    until(lambda: [e for e in person.status(again) if e["state"] == "FAILED"])
+    (now,) = json.loads(person.run("dead", "list", "--json")[0])
+    assert now["id"] == again
+    assert [e["state"] for e in person.status(name)] == ["FAILED"]  # its own ending stays
+
+    assert person.run("dead", "drop", again)[0] == f"{again} dropped\n"
+    assert person.run("dead", "list")[0] == "the dead list is empty\n"
+    assert [e["state"] for e in person.status(again)] == ["FAILED"]
+
+
+def test_what_is_not_on_the_dead_list_is_neither_retried_nor_dropped(person: Person) -> None:
+    person.run("submit", "--wait", "--", person.script, "0")
+    (won,) = person.status()
+    for verb in ("retry", "drop"):
+        _, err = person.run("dead", verb, code=64)
+        assert "nothing is named" in err
+        for name in (won["id"], "nosuch"):
+            _, err = person.run("dead", verb, name, code=66)
+            assert name in err
+            assert err.count("\n") == 1
+    assert person.status() == [won]
