@@ -251,7 +251,7 @@ class _Attempt:
             singles.update(artifacts.fetch_all(experiment, workspace, events, cache))
             crashpoint("job.fetched")
             events.note("environment")
-            python = prepare_python(experiment, plan.setup, workspace.runner, self.environ, events)
+            python = prepare_python(experiment, plan.setup, workspace, self.environ, events)
             crashpoint("job.environment_ready")
             words = payload_words(experiment, python.python, workspace)
             environment, refused = payload_environment(experiment, workspace, python, self.environ)

@@ -17,21 +17,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from hpcrunner.crashpoint import crashpoint
+from hpcrunner.job.allocation import allocation_of
 from hpcrunner.job.build import build, builder_environment, installer_settings
 from hpcrunner.job.cache import mark_used, start_sweep
 from hpcrunner.job.events import Events
 from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.job.limits import duration
 from hpcrunner.job.lock import try_lock
-from hpcrunner.job.payload import CONTAINER_PYTHON, PythonHome
+from hpcrunner.job.payload import CONTAINER_PYTHON, PythonHome, expanded
 from hpcrunner.job.requirements import EnvironmentFailed, Requirements, groom
-from hpcrunner.job.workspace import expand, private_folder, remove_tree
+from hpcrunner.job.workspace import Workspace, expand, private_folder, remove_tree
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
 
 LOG_NAME = "environment.log"
@@ -44,21 +46,19 @@ Build = Callable[[Path], None]
 def prepare_python(
     experiment: PlannedExperiment,
     setup: NodeSetup,
-    scratch: Path,
+    workspace: Workspace,
     environ: Mapping[str, str],
     events: Events,
 ) -> PythonHome:
-    """The Python to run the payload with; ``scratch`` takes the build's log and lists.
+    """The Python to run the payload with; the build's log and lists go to the runner's folder.
 
     Raises EnvironmentFailed, NodeFolderError and OSError.
     """
     if experiment.exec_words:
         return PythonHome(CONTAINER_PYTHON)  # the image brings its own
     path = choose_interpreter(experiment.python_version, setup.interpreters, environ)
-    phases = (groom(experiment.python_packages), groom(experiment.pip))
-    for line, why in (left for phase in phases for left in phase.left_out):
-        events.tell("left_out", f"requirement left out: {line}: {why}")
-    if not any(phase.lines for phase in phases):
+    own_client = studioml_of(workspace.cwd)
+    if not (experiment.python_packages or experiment.pip or own_client):
         return PythonHome(path)
     interpreter = probe(path, environ)
     if interpreter is None:
@@ -67,7 +67,19 @@ def prepare_python(
             where=f"interpreter {path}",
             remedy="mend 'interpreters' in the site file, or the PATH of the jobs",
         )
-    settings = installer_settings(experiment.environment)
+    gpus = allocation_of(environ, experiment.cpus, experiment.gpus).has_gpus
+    phases = (
+        groom(experiment.python_packages, interpreter.version, gpus=gpus, studioml=own_client),
+        groom(experiment.pip, interpreter.version, gpus=gpus),
+    )
+    for phase in phases:
+        for line, why in phase.left_out:
+            events.tell("left_out", f"requirement left out: {line}: {why}")
+        for line, instead in phase.changed:
+            events.tell("changed", f"requirement changed: {line} is installed as {instead}")
+    if not any(phase.lines for phase in phases):
+        return PythonHome(path)
+    settings = installer_settings(expanded(experiment.environment, environ))
     key = environment_key(interpreter, phases, settings)
     cache = expand(setup.cache, environ, what="cache")
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,7 +89,7 @@ def prepare_python(
         began = time.monotonic()
         events.tell("building", f"environment {key[:12]}: building with {interpreter.path}")
         tools = builder_environment(environ, settings, cache)
-        resolved = build(target, interpreter, phases, tools, scratch / LOG_NAME)
+        resolved = build(target, interpreter, phases, tools, workspace.runner / LOG_NAME)
         text = f"environment {key[:12]}: built in {duration(time.monotonic() - began)}"
         if not resolved:
             text += "; its pins contradict each other, so no dependencies were added to them"
@@ -87,6 +99,19 @@ def prepare_python(
     venv = Cached(folder).get(build_here, events)
     start_sweep(cache, setup.environments_kept)
     return PythonHome(str(venv / "bin" / "python"), str(venv))
+
+
+def studioml_of(code: Path) -> str:
+    """The requirement line for the newest ``dist/studioml-*.tar.gz`` of the code, "" for none.
+
+    Those who work on the client library send their own build of it so.
+    """
+    found = [path for path in code.glob("dist/studioml-*.tar.gz") if path.is_file()]
+    if not found:
+        return ""
+    newest = max(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.name)], path))
+    digest = hashlib.sha256(newest.read_bytes()).hexdigest()
+    return f"studioml @ {newest.absolute().as_uri()}#sha256={digest}"
 
 
 def environment_key(

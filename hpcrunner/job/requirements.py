@@ -1,12 +1,14 @@
-"""Which of a request's requirement lines can be installed on a node. Pure.
+"""Which of a request's requirement lines can be installed on a node, and how. Pure.
 
-The client sends its own ``pip freeze``, so lines name things that exist on its machine only.
+The client sends its own ``pip freeze``, so lines name things that exist on its machine only, and
+tools that do not work with every Python. Released clients have put ``-gpu`` behind tensorflow
+where GPUs are asked for, the Go runner did the same, and today's tensorflow has no such package.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcrunner.errors import HpcrunnerError
@@ -17,6 +19,16 @@ _LOCAL = re.compile(r"(?:git\+)?file:|[/~]|\.{1,2}(?:/|$)", re.IGNORECASE)
 _DIRECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(?:\[[^\]]*\])?\s*@\s*(.*)")
 _PINNED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*={2,3}\s*([^\s;,*]+)")
 _SOURCE = re.compile(_DIRECT.pattern + r"|(?:git|hg|svn|bzr)\+.*|https?:.*")
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?=$|[\s\[=<>!~;@])(?:.*)")
+_ARCHIVE = re.compile(r"(\S+) @ file://\S*#(sha256=[0-9a-f]{64})")
+_TENSORFLOW = ("tensorflow", "tf-nightly")
+# By Python version, newest first: the first releases that work with it, and an upper bound.
+# 3.12 has no pkgutil.ImpImporter, 3.10 no collections.Mapping, and setuptools 82 no longer has
+# the pkg_resources for whose sake old code pins it.
+_FLOORS: tuple[tuple[tuple[int, ...], Mapping[str, tuple[str, str]]], ...] = (
+    ((3, 12), {"pip": ("23.1.2", ""), "setuptools": ("66.1", ",<81")}),
+    ((3, 10), {"pip": ("19.3", ""), "setuptools": ("44", ",<81")}),
+)
 # Debian's pip lists a package that no index has.
 _NO_SUCH_PACKAGE = re.compile(r"pkg[-_.]resources\b", re.IGNORECASE)
 
@@ -32,13 +44,15 @@ class EnvironmentFailed(HpcrunnerError):
 class Requirements:
     """Lines for a requirements file, in the request's order, and what was left out and why.
 
-    ``frozen`` is True where each line names one exact version or source: the list of a whole
-    environment, as ``pip freeze`` writes it.
+    ``changed`` are pairs of a line as it came and as it is installed. ``frozen`` is True where
+    each line came with one exact version or source: the list of a whole environment, as ``pip
+    freeze`` writes it.
     """
 
     lines: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
     frozen: bool
+    changed: tuple[tuple[str, str], ...] = ()
 
     @property
     def canonical(self) -> tuple[str, ...]:
@@ -46,10 +60,14 @@ class Requirements:
         return tuple(sorted(map(_canonical, self.lines)))
 
 
-def groom(entries: Iterable[str]) -> Requirements:
+def groom(
+    entries: Iterable[str], python: str = "", *, gpus: bool = False, studioml: str = ""
+) -> Requirements:
     """Sort a request's requirement entries into lines to install and lines to leave out.
 
-    Raises EnvironmentFailed for an entry that would be more than one requirement.
+    ``python`` is the version of the interpreter ("" is not known), ``gpus`` whether the job has
+    some. ``studioml`` is the line of the client library that comes with the code; it stands for
+    any other. Raises EnvironmentFailed for an entry that would be more than one requirement.
     """
     lines, left_out = [], []
     for entry in entries:
@@ -77,7 +95,60 @@ def groom(entries: Iterable[str]) -> Requirements:
         else:
             lines.append(_plain(editable[1]) if editable else line)
     frozen = all(_PINNED.match(line) or _SOURCE.match(line) for line in lines)
-    return Requirements(tuple(lines), tuple(left_out), frozen)
+    if studioml:
+        left_out += [(line, "the code brings its own") for line in lines if _is_studioml(line)]
+        lines = [studioml, *(line for line in lines if not _is_studioml(line))]
+    fitted = _fitted(lines, _numbers(python), gpus=gpus)
+    changed = tuple(pair for pair in zip(lines, fitted, strict=True) if pair[0] != pair[1])
+    once = {_canonical(line): line for line in reversed(fitted)}
+    return Requirements(tuple(reversed(once.values())), tuple(left_out), frozen, changed)
+
+
+def _fitted(lines: Sequence[str], python: tuple[int, ...], *, gpus: bool) -> list[str]:
+    """The lines as they can be installed for that Python, with or without GPUs."""
+    names = {_project(match[1]) for match in map(_PINNED.match, lines) if match}
+    return [_for_python(_for_gpus(line, names, gpus=gpus), python) for line in lines]
+
+
+def _for_gpus(line: str, names: Collection[str], *, gpus: bool) -> str:
+    """tensorflow's build for GPUs: a package of its own below 2.1, the same one from there on.
+
+    https://pypi.org/project/tensorflow-gpu; what it holds from 2.12 on is an error only.
+    """
+    match = _NAMED.fullmatch(line)
+    name = _project(match[1]) if match else ""
+    if match is None or name.removesuffix("-gpu") not in _TENSORFLOW:
+        return line
+    pin = _PINNED.fullmatch(line)
+    separate = pin is not None and _numbers(pin[3]) < (2, 1)
+    if name.endswith("-gpu"):
+        # A range may mean the old ones, and a URL's wheel has its own name.
+        kept = separate or (pin is None and any(sign in line for sign in "<~@"))
+        return line if kept else name.removesuffix("-gpu") + line[match.end(1) :]
+    if gpus and separate and not {f"{t}-gpu" for t in _TENSORFLOW} & set(names):
+        return f"{name}-gpu{line[match.end(1) :]}"
+    return line
+
+
+def _for_python(line: str, python: tuple[int, ...]) -> str:
+    """A pin of the client's tools, raised where that version cannot work with this Python."""
+    match = _PINNED.fullmatch(line)
+    if match is None:
+        return line
+    for since, floors in _FLOORS:
+        floor = floors.get(_project(match[1]))
+        if python >= since and floor is not None and _numbers(match[3]) < _numbers(floor[0]):
+            return f"{_project(match[1])}>={floor[0]}{floor[1]}"
+    return line
+
+
+def _is_studioml(line: str) -> bool:
+    match = _NAMED.match(line)
+    return match is not None and _project(match[1]) == "studioml"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def pinned_version(entries: Iterable[str], name: str) -> str | None:
@@ -102,7 +173,8 @@ def _plain(source: str) -> str:
 def _canonical(line: str) -> str:
     match = _PINNED.fullmatch(line)
     if match is None:
-        return " ".join(line.split())
+        # Where on this node an archive of the request's code lies does not count.
+        return _ARCHIVE.sub(r"\1 @ \2", " ".join(line.split()))
     return f"{_project(match[1])}{match[2] or ''}=={match[3]}"
 
 

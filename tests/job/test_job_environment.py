@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ import pytest
 
 from hpcrunner.job import lock
 from hpcrunner.job.build import build, builder_environment, installer_settings
-from hpcrunner.job.environment import Cached
+from hpcrunner.job.environment import Cached, studioml_of
 from hpcrunner.job.events import Events
 from hpcrunner.job.interpreter import probe
 from hpcrunner.job.lock import folder_lock, try_lock
@@ -160,6 +162,33 @@ def tool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("hpcrunner.job.build._uv", lambda _: None)
 
 
+BACKEND = """
+import pathlib, zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "studioml-0.0.99-py3-none-any.whl"
+    info = "studioml-0.0.99.dist-info/"
+    with zipfile.ZipFile(pathlib.Path(folder, name), "w") as archive:
+        archive.writestr("studioml.py", "version = '0.0.99'\\n")
+        archive.writestr(info + "METADATA", "Metadata-Version: 2.1\\nName: studioml\\nVersion: 0.0.99\\n")
+        archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(info + "RECORD", "")
+    return name
+"""  # noqa: E501
+
+
+def pack_source(path: Path) -> None:
+    """A source archive that needs no other package to be built (PEP 517)."""
+    system = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    project = "[project]\nname = 'studioml'\nversion = '0.0.99'\n"
+    info = "Metadata-Version: 2.1\nName: studioml\nVersion: 0.0.99\n"
+    files = {"pyproject.toml": system + project, "backend.py": BACKEND, "PKG-INFO": info}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"studioml-0.0.99/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+
+
 def versions(venv: Path) -> list[str]:
     code = "import alpha, beta; print(alpha.version, beta.version)"
     command = [str(venv / "bin" / "python"), "-I", "-c", code]
@@ -202,6 +231,23 @@ def test_what_cannot_be_installed_fails_with_the_installers_words(
     with pytest.raises(EnvironmentFailed, match="gamma"):
         build(tmp_path / "v", python, [groom(["gamma>=3"])], offline, tmp_path / "r" / "log")
     assert (tmp_path / "r" / "log").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.usefixtures("tool")
+def test_the_client_library_that_the_code_brings_is_built_and_installed(
+    tmp_path: Path, offline: dict[str, str]
+) -> None:
+    code = tmp_path / "with 'blanks'"
+    (code / "dist").mkdir(parents=True)
+    pack_source(code / "dist" / "studioml-0.0.99.tar.gz")
+    python = probe(sys.executable, os.environ)
+    assert python is not None
+    (tmp_path / "r").mkdir()
+    phases = [groom(["beta==1.0", "studioml==0.0.49"], studioml=studioml_of(code))]
+    assert build(tmp_path / "v", python, phases, offline, tmp_path / "r" / "log")
+    code_words = [str(tmp_path / "v" / "bin" / "python"), "-I", "-c"]
+    words = [*code_words, "import beta, studioml; print(studioml.version)"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "0.0.99\n"
 
 
 def test_six_experiments_of_one_environment_build_it_once_from_the_real_index(node: Node) -> None:
