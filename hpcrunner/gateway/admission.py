@@ -12,6 +12,8 @@ from hpcrunner.request.parse import parse_message
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.plan_experiment import plan_experiment
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.resolve import USUAL, StoreRules
+from hpcrunner.sites.node_setup import store_rules
 from hpcrunner.sites.placement import place
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
@@ -34,6 +36,7 @@ class Admission:
     request: Request
     spec: JobSpec
     exec_words: tuple[str, ...]
+    rules: StoreRules = USUAL
 
     def planned(
         self, *, experiment: str, attempt: int, retries: RetriesLeft = NO_RETRIES
@@ -48,6 +51,7 @@ class Admission:
             attempt=attempt,
             exec_words=self.exec_words,
             retries=retries,
+            rules=self.rules,
         )
 
 
@@ -86,7 +90,7 @@ def admit_request(request: Request, site: Site, now: float) -> Admission:
     )
     image = request.artifact("_singularity")
     words = exec_words(site.container, image.qualified, spec.gpus) if image else ()
-    admission = Admission(request, spec, words)
+    admission = Admission(request, spec, words, store_rules(site))
     # Addresses are resolved now, so that a bad one is set aside here and not at dispatch.
     admission.planned(experiment="", attempt=1)
     return admission

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hpcrunner.request.model import AwsCredentials
 
 Scheme = Literal["s3", "gs", "file", "http", "firebase"]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files for servers of one's own; "" for none. ``cert`` and ``key`` go together."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,8 @@ class Location:
     and ``key`` name the object. ``gs``: ``bucket`` and ``key``. ``file``: ``key`` is an absolute
     path. ``http``: ``endpoint`` is the whole URL (read only); ``firebase``: the same, of one
     record in a database. ``credentials`` None means that nothing in the request names any: the
-    store uses its default chain.
+    store uses its default chain. ``token`` is for a web server that wants one; ``tls`` for an S3
+    server that is not known to the system's authorities.
     """
 
     scheme: Scheme
@@ -27,6 +37,8 @@ class Location:
     endpoint: str = ""
     region: str = ""
     credentials: AwsCredentials | None = None
+    token: str = field(default="", repr=False)
+    tls: TlsFiles | None = None
 
     def __repr__(self) -> str:
         return f"Location({str(self)!r})"  # an endpoint may be a signed URL

@@ -20,6 +20,15 @@ class AwsCredentials:
 
 
 @dataclass(frozen=True, slots=True)
+class WebCredentials:
+    """Who asks at an http address: user and password (RFC 7617), or a token (RFC 6750)."""
+
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class StoreConfig:
     """``config.storage`` or ``config.database`` of the client.
 
@@ -51,6 +60,7 @@ class Artifact:
     bucket: str = ""
     key: str = ""
     credentials: AwsCredentials | None = None
+    web: WebCredentials | None = None
     save_frequency: float | None = None
 
 

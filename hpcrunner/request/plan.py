@@ -25,7 +25,7 @@ from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
-from hpcrunner.request.location import Location
+from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.model import AwsCredentials
 
 PLAN_VERSION = 1
@@ -188,9 +188,13 @@ def read_plan(batch_folder: Path) -> Plan:
 
 def location_from(raw: Mapping[str, Any]) -> Location:
     """A Location from its ``dataclasses.asdict`` form."""
-    credentials = raw.get("credentials")
-    fields = {k: v for k, v in raw.items() if k != "credentials"}
-    return Location(**fields, credentials=AwsCredentials(**credentials) if credentials else None)
+    credentials, tls = raw.get("credentials"), raw.get("tls")
+    fields = {k: v for k, v in raw.items() if k not in ("credentials", "tls")}
+    return Location(
+        **fields,
+        credentials=AwsCredentials(**credentials) if credentials else None,
+        tls=TlsFiles(**tls) if tls else None,
+    )
 
 
 def _setup(raw: Mapping[str, Any]) -> NodeSetup:

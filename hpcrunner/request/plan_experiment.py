@@ -7,7 +7,7 @@ from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
 from hpcrunner.request.model import Request
 from hpcrunner.request.naming import experiment_name
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
-from hpcrunner.request.resolve import SUPPORTED, resolve_artifact, resolve_record
+from hpcrunner.request.resolve import SUPPORTED, USUAL, StoreRules, resolve_artifact, resolve_record
 from hpcrunner.request.stores import CONTAINER, WORKSPACE
 
 SAVE_INTERVAL = 600.0  # seconds, where config.saveWorkspaceFrequency is not set
@@ -21,23 +21,19 @@ def plan_experiment(
     attempt: int,
     exec_words: tuple[str, ...] = (),
     retries: RetriesLeft = NO_RETRIES,
-    allow_env_secrets: bool = True,
-    home: str | None = None,
+    rules: StoreRules = USUAL,
 ) -> PlannedExperiment:
     """One attempt of ``request`` for the job side, with the gateway's ``id`` for it.
 
-    ``retries`` are those that may follow it. ``allow_env_secrets`` and ``home`` as in
-    ``resolve_artifact``. ``_singularity`` is left out (it is in ``exec_words``), and so are
-    artifacts without an address. Raises RequestError where an address cannot be used, or the
-    code has none.
+    ``retries`` are those that may follow it; ``rules`` are the site's about stores.
+    ``_singularity`` is left out (it is in ``exec_words``), and so are artifacts without an
+    address. Raises RequestError where an address cannot be used, or the code has none.
     """
     artifacts = []
     for artifact in request.artifacts:
         if artifact.tag == CONTAINER:
             continue
-        location = resolve_artifact(
-            request, artifact, allow_env_secrets=allow_env_secrets, home=home
-        )
+        location = resolve_artifact(request, artifact, rules)
         if location is not None:
             artifacts.append(
                 PlannedArtifact(
@@ -72,7 +68,7 @@ def plan_experiment(
         save_interval=SAVE_INTERVAL if request.save_interval is None else request.save_interval,
         cpus=request.resources.cpus,
         exec_words=exec_words,
-        record=resolve_record(request, allow_env_secrets=allow_env_secrets, home=home),
+        record=resolve_record(request, rules),
         document=request.document,
         gpus=request.resources.gpus,
         retries=retries,

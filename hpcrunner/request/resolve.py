@@ -10,13 +10,27 @@ from __future__ import annotations
 
 import posixpath
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from hpcrunner.request.errors import RequestError, shown
-from hpcrunner.request.location import Location
-from hpcrunner.request.model import Artifact, AwsCredentials, Request, StoreConfig
-from hpcrunner.request.s3_endpoint import S3Endpoint, endpoint_of_host, endpoint_of_url, same_server
+from hpcrunner.request.location import Location, TlsFiles
+from hpcrunner.request.model import (
+    Artifact,
+    AwsCredentials,
+    Request,
+    StoreConfig,
+    WebCredentials,
+)
+from hpcrunner.request.s3_endpoint import (
+    S3Endpoint,
+    endpoint_of_host,
+    endpoint_of_url,
+    google_endpoint,
+    is_own_server,
+    same_server,
+)
 from hpcrunner.request.stores import CONTAINER, FIREBASE, checked_region
 
 SUPPORTED = "s3://host/bucket/key, gs://bucket/key, file:///path, http(s)://…"
@@ -29,35 +43,51 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _GCS_TYPES = frozenset({"gs", "gcs", "gcloud"})
 
 
+@dataclass(frozen=True, slots=True)
+class StoreRules:
+    """What a site says about its requests' stores.
+
+    ``allow_env_secrets``: whether the keys in ``config.env`` may be used (the Go runner's option
+    of that name). ``~`` of a local store stands for ``home``, by default the home folder of the
+    user that asks. ``tls`` is for S3 servers other than AWS's and Google's own; with it, a
+    server of which the message does not say whether it is http or https is https.
+    """
+
+    allow_env_secrets: bool = True
+    home: str | None = None
+    tls: TlsFiles | None = None
+
+
+USUAL = StoreRules()
+
+
 def resolve_artifact(
-    request: Request,
-    artifact: Artifact,
-    *,
-    allow_env_secrets: bool = True,
-    home: str | None = None,
+    request: Request, artifact: Artifact, rules: StoreRules = USUAL
 ) -> Location | None:
     """The artifact's address with the credentials to use there.
 
     None where it names no address at all, and for ``_singularity`` images of a registry.
     Explicit ``bucket`` and ``key`` win over those in ``qualified``. Credentials are the
     artifact's own, else those of ``config.storage``, else ``AWS_ACCESS_KEY_ID`` and
-    ``AWS_SECRET_ACCESS_KEY`` of ``config.env`` if ``allow_env_secrets`` (the Go runner's option
-    of that name; clients rely on it). ``~`` of a local store stands for ``home``, by default
-    the home folder of the user that asks. Raises RequestError.
+    ``AWS_SECRET_ACCESS_KEY`` of ``config.env``, if the rules allow it: clients of 2018 know no
+    other place. A ``gs://`` artifact with keys of its own (Google's HMAC keys) is read as S3.
+    Raises RequestError.
     """
     where = f"experiment.artifacts.{artifact.tag}"
     address = artifact.url or artifact.qualified
     if not address:
-        return _in_storage(request, artifact, where, allow_env_secrets, home)
+        return _in_storage(request, artifact, where, rules)
     split = _SCHEME.fullmatch(address)
     scheme = split[1].lower() if split else ""
     rest = split[2] if split else ""
     if scheme == "s3":
-        return _s3(request, artifact, rest, where, allow_env_secrets)
+        return _s3(request, artifact, rest, where, rules)
     if scheme == "gs":
-        return _gs(artifact, *_host_and_path(rest), where)
+        host, path = _host_and_path(rest)
+        own = artifact.credentials
+        return _gs(artifact.bucket or host, artifact.key or path, where, own)
     if scheme == "file":
-        return _file(request, artifact, rest, where, home)
+        return _file(request, artifact, rest, where, rules)
     if scheme in ("http", "https"):
         return _http(artifact, address, where)
     if scheme in IMAGE_SCHEMES and artifact.tag == CONTAINER:
@@ -69,9 +99,7 @@ def resolve_artifact(
     )
 
 
-def resolve_record(
-    request: Request, *, allow_env_secrets: bool = True, home: str | None = None
-) -> Location | None:
+def resolve_record(request: Request, rules: StoreRules = USUAL) -> Location | None:
     """The client's database record of the experiment, None where it has none we can write.
 
     ``experiments/<key>`` in the bucket of an ``s3`` database, with the database's credentials,
@@ -90,21 +118,19 @@ def resolve_record(
     if database.type == FIREBASE:
         return _in_firebase(database, key, f"{where}.databaseURL")
     if database.type == "local":
-        return _in_folder(database, database.bucket or LOCAL_DATABASE, key, where, home)
+        return _in_folder(database, database.bucket or LOCAL_DATABASE, key, where, rules)
     if not database.bucket:
         return None
-    endpoint = endpoint_of_url(database.endpoint, where=f"{where}.endpoint")
+    endpoint = _endpoint(database, where, rules)
     storage = request.storage
     shared = (
         storage.credentials
         if storage and storage.type == "s3" and same_server(storage.endpoint, database.endpoint)
         else None
     )
-    credentials = (
-        database.credentials or shared or _env_credentials(request, allowed=allow_env_secrets)
-    )
+    credentials = database.credentials or shared or _env_credentials(request, rules)
     region = _region(request, endpoint, credentials, database)
-    return _bucket_location("s3", database.bucket, key, where, endpoint, region, credentials)
+    return _in_s3(database.bucket, key, where, endpoint, region, credentials, rules)
 
 
 def _in_firebase(database: StoreConfig, key: str, where: str) -> Location | None:
@@ -124,70 +150,83 @@ def _in_firebase(database: StoreConfig, key: str, where: str) -> Location | None
 
 
 def _in_storage(
-    request: Request, artifact: Artifact, where: str, allow_env_secrets: bool, home: str | None
+    request: Request, artifact: Artifact, where: str, rules: StoreRules
 ) -> Location | None:
     """An artifact with a key but no URI: clients mean the key in their own storage."""
     if not artifact.key:
         return None
     storage = request.storage
     if storage and storage.type == "s3":
-        endpoint = endpoint_of_url(storage.endpoint, where="config.storage.endpoint")
-        credentials = _credentials(request, artifact, allowed=allow_env_secrets)
+        endpoint = _endpoint(storage, "config.storage", rules)
+        credentials = _credentials(request, artifact, rules)
         region = _region(request, endpoint, credentials, storage)
         bucket = artifact.bucket or storage.bucket
-        return _bucket_location("s3", bucket, artifact.key, where, endpoint, region, credentials)
+        return _in_s3(bucket, artifact.key, where, endpoint, region, credentials, rules)
     if storage and storage.type in _GCS_TYPES:
-        return _bucket_location("gs", artifact.bucket or storage.bucket, artifact.key, where)
+        own = artifact.credentials or storage.credentials
+        return _gs(artifact.bucket or storage.bucket, artifact.key, where, own)
     if storage and storage.type == "local":
-        return _in_local_storage(storage, artifact, where, home)
+        return _in_local_storage(storage, artifact, where, rules)
     raise RequestError(
         "a key without an address", where=f"{where}.qualified", remedy=f"use {SUPPORTED}"
     )
 
 
-def _s3(
-    request: Request, artifact: Artifact, rest: str, where: str, allow_env_secrets: bool
-) -> Location:
+def _s3(request: Request, artifact: Artifact, rest: str, where: str, rules: StoreRules) -> Location:
     host, path = _host_and_path(rest)
     storage = request.storage if request.storage and request.storage.type == "s3" else None
     where_address = f"{where}.qualified"
     if storage and same_server(storage.endpoint, host):
         # Only config.storage knows whether it is https, and of a path before the bucket.
-        endpoint = endpoint_of_url(storage.endpoint, where="config.storage.endpoint")
+        endpoint = _endpoint(storage, "config.storage", rules)
     elif host and not re.search(r"[.:]|^localhost$", host):
         # A single word without a port is no server but a bucket, as the AWS tools write it.
         path = f"{host}/{path}"
-        endpoint = endpoint_of_url(
-            storage.endpoint if storage else "", where="config.storage.endpoint"
-        )
+        endpoint = _endpoint(storage, "config.storage", rules)
     else:
-        endpoint = endpoint_of_host(host, where=where_address)
+        secure = rules.tls is not None
+        endpoint = endpoint_of_host(host, where=where_address, secure=secure)
     in_path_bucket, _, in_path_key = path.partition("/")
-    credentials = _credentials(request, artifact, allowed=allow_env_secrets)
-    return _bucket_location(
-        "s3",
+    credentials = _credentials(request, artifact, rules)
+    return _in_s3(
         artifact.bucket or in_path_bucket,
         artifact.key or in_path_key.lstrip("/"),
         where,
         endpoint,
         _region(request, endpoint, credentials, storage),
         credentials,
+        rules,
     )
 
 
-def _gs(artifact: Artifact, host: str, path: str, where: str) -> Location:
-    return _bucket_location("gs", artifact.bucket or host, artifact.key or path, where)
+def _endpoint(store: StoreConfig | None, where: str, rules: StoreRules) -> S3Endpoint:
+    url = store.endpoint if store else ""
+    return endpoint_of_url(url, where=f"{where}.endpoint", secure=rules.tls is not None)
 
 
-def _bucket_location(
-    scheme: str,
+def _in_s3(
     bucket: str,
     key: str,
     where: str,
-    endpoint: S3Endpoint | None = None,
-    region: str = "",
-    credentials: AwsCredentials | None = None,
+    endpoint: S3Endpoint,
+    region: str,
+    credentials: AwsCredentials | None,
+    rules: StoreRules,
 ) -> Location:
+    _check_object(bucket, key, where)
+    tls = rules.tls if is_own_server(endpoint) else None
+    return Location("s3", key, bucket, endpoint.url, region, credentials, tls=tls)
+
+
+def _gs(bucket: str, key: str, where: str, credentials: AwsCredentials | None) -> Location:
+    """An object of Google's, by S3's protocol where there are keys for that."""
+    _check_object(bucket, key, where)
+    if credentials is None or not credentials.access_key:
+        return Location("gs", key, bucket, credentials=credentials)
+    return Location("s3", key, bucket, google_endpoint().url, credentials.region, credentials)
+
+
+def _check_object(bucket: str, key: str, where: str) -> None:
     if not _BUCKET.fullmatch(bucket):
         raise RequestError(
             f"{shown(bucket)} is no bucket" if bucket else "no bucket",
@@ -196,18 +235,10 @@ def _bucket_location(
         )
     if not key:
         raise RequestError("no key", where=f"{where}.key", remedy="name the object in the bucket")
-    return Location(
-        scheme="s3" if scheme == "s3" else "gs",
-        bucket=bucket,
-        key=key,
-        endpoint=endpoint.url if endpoint else "",
-        region=region,
-        credentials=credentials,
-    )
 
 
 def _file(
-    request: Request, artifact: Artifact, rest: str, where: str, home: str | None
+    request: Request, artifact: Artifact, rest: str, where: str, rules: StoreRules
 ) -> Location:
     """A local file.
 
@@ -218,7 +249,7 @@ def _file(
     storage = request.storage
     if artifact.key and not artifact.key.startswith("/"):
         if storage and storage.type == "local":
-            return _in_local_storage(storage, artifact, where, home)
+            return _in_local_storage(storage, artifact, where, rules)
     elif artifact.key:
         return _file_location(artifact.key, f"{where}.key")
     if rest.startswith("//"):
@@ -232,7 +263,7 @@ def _file(
 
 
 def _in_local_storage(
-    storage: StoreConfig, artifact: Artifact, where: str, home: str | None
+    storage: StoreConfig, artifact: Artifact, where: str, rules: StoreRules
 ) -> Location:
     if artifact.key.startswith("/") or _climbs(artifact.key):
         raise RequestError(
@@ -241,14 +272,16 @@ def _in_local_storage(
             remedy="send a relative path without ..",
         )
     bucket = artifact.bucket or storage.bucket or LOCAL_BUCKET
-    return _in_folder(storage, bucket, artifact.key, "config.storage", home)
+    return _in_folder(storage, bucket, artifact.key, "config.storage", rules)
 
 
-def _in_folder(store: StoreConfig, bucket: str, key: str, where: str, home: str | None) -> Location:
+def _in_folder(
+    store: StoreConfig, bucket: str, key: str, where: str, rules: StoreRules
+) -> Location:
     """``<endpoint>/<bucket>/<key>`` of a local store."""
     root = store.endpoint or LOCAL_ENDPOINT
     if root == "~" or root.startswith("~/"):
-        root = (home or str(Path.home())) + root[1:]
+        root = (rules.home or str(Path.home())) + root[1:]
     if not root.startswith("/"):
         raise RequestError(
             f"{shown(store.endpoint)} is no absolute folder",
@@ -286,16 +319,20 @@ def _http(artifact: Artifact, url: str, where: str) -> Location:
     name = split.path.rpartition("/")[2]
     # The job side names the file after the key's last part.
     key = artifact.tag if name in ("", ".", "..") else split.path.lstrip("/")
-    return Location(scheme="http", key=key, endpoint=url)
+    web = artifact.web or WebCredentials()
+    if (web.user or web.password) and "@" not in split.netloc:
+        userinfo = f"{quote(web.user, safe='')}:{quote(web.password, safe='')}"
+        url = urlunsplit(split._replace(netloc=f"{userinfo}@{split.netloc}"))
+    return Location(scheme="http", key=key, endpoint=url, token=web.token)
 
 
-def _credentials(request: Request, artifact: Artifact, *, allowed: bool) -> AwsCredentials | None:
+def _credentials(request: Request, artifact: Artifact, rules: StoreRules) -> AwsCredentials | None:
     storage = request.storage.credentials if request.storage else None
-    return artifact.credentials or storage or _env_credentials(request, allowed=allowed)
+    return artifact.credentials or storage or _env_credentials(request, rules)
 
 
-def _env_credentials(request: Request, *, allowed: bool) -> AwsCredentials | None:
-    environment = dict(request.environment) if allowed else {}
+def _env_credentials(request: Request, rules: StoreRules) -> AwsCredentials | None:
+    environment = dict(request.environment) if rules.allow_env_secrets else {}
     access = environment.get("AWS_ACCESS_KEY_ID", "")
     secret = environment.get("AWS_SECRET_ACCESS_KEY", "")
     if not access or not secret:

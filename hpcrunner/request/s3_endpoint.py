@@ -12,6 +12,7 @@ _AWS_HOST = re.compile(
     r"s3(?:[.-](?:dualstack\.)?([a-z0-9-]+))?\.amazonaws\.com(?:\.cn)?(?::(?:80|443))?"
 )
 _AWS_ANY = re.compile(r"[a-z0-9.-]+\.amazonaws\.com(?:\.cn)?(?::[0-9]+)?")
+_GOOGLE = "storage.googleapis.com"
 _REGION = re.compile(r"[a-z]{2,}(?:-[a-z]+)+-[0-9]+")
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -23,28 +24,29 @@ class S3Endpoint(NamedTuple):
     region: str
 
 
-def endpoint_of_url(url: str, *, where: str) -> S3Endpoint:
-    """The server of a client's ``endpoint``: a URL, a bare host (http), or "" for AWS.
+def endpoint_of_url(url: str, *, where: str, secure: bool = False) -> S3Endpoint:
+    """The server of a client's ``endpoint``: a URL, a bare host, or "" for AWS.
 
-    Raises RequestError at ``where``.
+    A bare host is http, or https where ``secure``. Raises RequestError at ``where``.
     """
     if not url:
         return S3Endpoint("", "")
-    split = _split(url if "://" in url else f"http://{url}")
+    split = _split(url if "://" in url else f"{_scheme(secure)}://{url}")
     if split is None or split.scheme not in ("http", "https") or not _HOST.fullmatch(split.netloc):
         raise RequestError(
             f"{shown(url)} is no endpoint",
             where=where,
             remedy="send http://host:port or https://host:port",
         )
-    aws = _aws(split.netloc)
-    return aws or S3Endpoint(f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}", "")
+    known = _known(split.netloc)
+    return known or S3Endpoint(f"{split.scheme}://{split.netloc}{split.path.rstrip('/')}", "")
 
 
-def endpoint_of_host(host: str, *, where: str) -> S3Endpoint:
-    """The server of ``s3://host/…`` that no endpoint URL names: http, save for AWS's own hosts.
+def endpoint_of_host(host: str, *, where: str, secure: bool = False) -> S3Endpoint:
+    """The server of ``s3://host/…`` that no endpoint URL names.
 
-    Raises RequestError at ``where``.
+    It is http, save for AWS's and Google's own hosts and where ``secure``. Raises RequestError at
+    ``where``.
     """
     if not _HOST.fullmatch(host):
         raise RequestError(
@@ -52,7 +54,7 @@ def endpoint_of_host(host: str, *, where: str) -> S3Endpoint:
             where=where,
             remedy="use s3://host:port/bucket/key",
         )
-    return _aws(host) or S3Endpoint(f"http://{host}", "")
+    return _known(host) or S3Endpoint(f"{_scheme(secure)}://{host}", "")
 
 
 def same_server(one: str, other: str) -> bool:
@@ -68,9 +70,26 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _aws(host: str) -> S3Endpoint | None:
-    """AWS by its own hosts: the S3 client finds the address from the region."""
+def google_endpoint() -> S3Endpoint:
+    """Google Cloud Storage as S3 (its XML API with HMAC keys)."""
+    return S3Endpoint(f"https://{_GOOGLE}", "")
+
+
+def is_own_server(endpoint: S3Endpoint) -> bool:
+    """Whether the address is https, and neither AWS's nor Google's."""
+    host = endpoint.url.removeprefix("https://")
+    return host != endpoint.url and _known(host) is None
+
+
+def _scheme(secure: bool) -> str:
+    return "https" if secure else "http"
+
+
+def _known(host: str) -> S3Endpoint | None:
+    """AWS by its own hosts, whose address the S3 client finds from the region; and Google."""
     host = host.lower()
+    if host.removesuffix(":443") == _GOOGLE:
+        return google_endpoint()
     match = _AWS_HOST.fullmatch(host)
     if match:
         region = match[1] or ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from hpcrunner.request.errors import RequestError, shown
 from hpcrunner.request.lenient import Member
-from hpcrunner.request.model import Artifact, AwsCredentials, StoreConfig
+from hpcrunner.request.model import Artifact, AwsCredentials, StoreConfig, WebCredentials
 
 WORKSPACE = "workspace"
 FIREBASE = "firebase"
@@ -85,6 +86,10 @@ def read_credentials(owner: Member) -> AwsCredentials | None:
     for source in (block.get("aws"), block, owner):
         access, secret = source.get(*_ACCESS_KEY), source.get(*_SECRET_KEY)
         if access.missing and secret.missing:
+            if not source.get("reference").missing:
+                raise source.get("reference").error(
+                    "credentials by reference are not looked up", remedy="send the keys themselves"
+                )
             continue
         pair = access.line(_MAX_KEY), secret.line(_MAX_KEY)
         if bool(pair[0]) != bool(pair[1]):
@@ -101,13 +106,19 @@ def read_credentials(owner: Member) -> AwsCredentials | None:
     return None
 
 
+def read_web_credentials(owner: Member) -> WebCredentials | None:
+    """``owner.credentials.plain`` or ``owner.credentials.jwt``, for http addresses."""
+    block = _block(owner)
+    plain, token = block.get("plain"), block.get("jwt").get("token").line(_MAX_TOKEN)
+    user, password = plain.get("user").line(_MAX_KEY), plain.get("password").line(_MAX_KEY)
+    if not (user or password or token):
+        return None
+    return WebCredentials(user, password, token)
+
+
 def without_userinfo(url: str) -> str:
-    """The URL without ``user:password@``, which no store reads and every log would show."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return url
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    """The URL without ``user:password@``, which every log would show."""
+    return _split_userinfo(url)[0]
 
 
 def checked_region(region: str, *, where: str) -> str:
@@ -123,17 +134,37 @@ def _artifact(tag: str, member: Member) -> Artifact:
     if not _TAG.fullmatch(tag) or tag in RESERVED:
         raise _bad_tag(tag, member)
     frequency = member.get("saveFrequency").duration()
+    qualified, userinfo = _split_userinfo(member.get("qualified").line().strip())
+    is_web = qualified.lower().startswith(("http://", "https://"))
+    web, credentials = read_web_credentials(member), read_credentials(member)
+    if userinfo and is_web:
+        web = web or WebCredentials(*userinfo)
+    elif userinfo and qualified.lower().startswith("s3:"):
+        credentials = credentials or AwsCredentials(*userinfo)
     return Artifact(
         tag=tag,
         mutable=member.get("mutable").truth() or False,
         unpack=member.get("unpack").truth(),
-        qualified=without_userinfo(member.get("qualified").line().strip()),
+        qualified=qualified,
         url=member.get("url").line().strip(),
         bucket=member.get("bucket").line(),
         key=member.get("key").line(),
-        credentials=read_credentials(member),
+        credentials=credentials,
+        web=web,
         save_frequency=max(frequency, MIN_INTERVAL) if frequency and frequency > 0 else None,
     )
+
+
+def _split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without its ``user:password@``, and these two, unquoted; None where not both are."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url, None
+    authority, slash, path = rest.partition("/")
+    userinfo, _, host = authority.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    pair = (unquote(user), unquote(password)) if user and password else None
+    return f"{scheme}://{host}{slash}{path}", pair
 
 
 def _bad_tag(tag: str, member: Member) -> RequestError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hpcrunner.request.location import TlsFiles
 from hpcrunner.request.plan import NodeSetup
+from hpcrunner.request.resolve import StoreRules
 from hpcrunner.sites.site import Site
 
 
@@ -21,3 +23,10 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         artifact_cache=site.artifact_cache.path or "",
         artifact_cache_size=site.artifact_cache.size,
     )
+
+
+def store_rules(site: Site) -> StoreRules:
+    """What the site says about its requests' stores."""
+    s3 = site.s3
+    files = TlsFiles(s3.ca or "", s3.cert or "", s3.key or "")
+    return StoreRules(site.allow_env_secrets, tls=files if files != TlsFiles() else None)

@@ -38,7 +38,10 @@ _BROKEN = (OSError, http.client.HTTPException)
 
 
 class HttpStore:
-    """``http`` and ``https`` addresses. A user and password in the URL become basic auth."""
+    """``http`` and ``https`` addresses.
+
+    A user and password in the URL become basic auth, a location's token a bearer's.
+    """
 
     def __init__(self, *, pause: Pause = time.sleep) -> None:
         self._pause = pause
@@ -100,7 +103,7 @@ def _ask(location: Location, headers: dict[str, str], method: str) -> http.clien
     """One request. ``from None`` throughout: urllib's errors hold the whole URL."""
     where = str(location)
     try:
-        request = _request(location.endpoint, headers)
+        request = _request(location, headers)
         request.method = method
         answer: http.client.HTTPResponse = _OPENER.open(request, timeout=TIMEOUT)
         return answer
@@ -124,8 +127,8 @@ def _ask(location: Location, headers: dict[str, str], method: str) -> http.clien
         ) from None
 
 
-def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
-    parts = urllib.parse.urlsplit(url)
+def _request(location: Location, headers: dict[str, str]) -> urllib.request.Request:
+    parts = urllib.parse.urlsplit(location.endpoint)
     if parts.scheme.lower() not in _WEB or not parts.hostname:
         raise ValueError
     host = parts.netloc.rpartition("@")[2]
@@ -143,6 +146,8 @@ def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
         words = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
         # Unredirected: another server must not get the password.
         request.add_unredirected_header("Authorization", f"Basic {words}")
+    elif location.token:
+        request.add_unredirected_header("Authorization", f"Bearer {location.token}")
     return request
 
 

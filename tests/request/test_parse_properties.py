@@ -19,6 +19,7 @@ from hpcrunner.request.parse import parse_message
 from hpcrunner.request.payload import unquoted
 from hpcrunner.request.plan import NodeSetup, Plan, plan_from_json
 from hpcrunner.request.plan_experiment import plan_experiment
+from hpcrunner.request.resolve import StoreRules
 from hpcrunner.request.redact import redact_document
 
 CAPTURED = Path(__file__).parents[1] / "data" / "requests"
@@ -70,7 +71,7 @@ def run_whole_way(body: bytes) -> None:
         request = parse_message(body)
         if isinstance(request, Request):
             json.dumps(redact_document(json.loads(request.document)))
-            planned = plan_experiment(request, id="i", attempt=1, home="/home/me")
+            planned = plan_experiment(request, id="i", attempt=1, rules=StoreRules(home="/home/me"))
             plan = Plan("b", NodeSetup("/s", "/c"), (planned,))
             written = plan.to_json().encode()
             assert plan_from_json(written.decode()) == plan

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from hpcrunner.request.errors import RequestError
-from hpcrunner.request.location import Location
+from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.model import AwsCredentials, Request
 from hpcrunner.request.parse import parse_message
-from hpcrunner.request.resolve import resolve_artifact, resolve_record
+from hpcrunner.request.plan import location_from
+from hpcrunner.request.resolve import StoreRules, resolve_artifact, resolve_record
 
 Messages = Callable[..., bytes]
 
@@ -27,14 +29,19 @@ def read(body: bytes) -> Request:
 
 
 def located(
-    message: Messages, artifact: dict[str, Any], *, env_secrets: bool = True, **changes: Any
+    message: Messages,
+    artifact: dict[str, Any],
+    *,
+    env_secrets: bool = True,
+    tls: TlsFiles | None = None,
+    **changes: Any,
 ) -> Location | None:
     """The address of an artifact ``a`` of that form."""
     artifacts = {"workspace": {"key": "w"}, "a": artifact}
     request = read(message(experiment__artifacts=artifacts, **changes))
     found = request.artifact("a")
     assert found is not None
-    return resolve_artifact(request, found, allow_env_secrets=env_secrets, home="/home/me")
+    return resolve_artifact(request, found, StoreRules(env_secrets, "/home/me", tls))
 
 
 def s3(endpoint: str, bucket: str, key: str, **more: Any) -> Location:
@@ -65,7 +72,11 @@ def s3(endpoint: str, bucket: str, key: str, **more: Any) -> Location:
         ({"qualified": "s3://minio.lab:9000/b/k"}, s3("http://minio.lab:9000", "b", "k")),
         ({"qualified": "s3://localhost/b/k"}, s3("http://localhost", "b", "k")),
         ({"qualified": "s3://[::1]:9000/b/k"}, s3("http://[::1]:9000", "b", "k")),
-        ({"qualified": "s3://u:p@minio.lab:9000/b/k"}, s3("http://minio.lab:9000", "b", "k")),
+        ({"qualified": "s3://u@minio.lab:9000/b/k"}, s3("http://minio.lab:9000", "b", "k")),
+        (
+            {"qualified": "s3://AK:S%2FK@minio.lab:9000/b/k"},
+            s3("http://minio.lab:9000", "b", "k", credentials=AwsCredentials("AK", "S/K")),
+        ),
         # AWS by its own hosts.
         ({"qualified": "s3://s3.amazonaws.com/b/k"}, s3("", "b", "k")),
         (
@@ -221,6 +232,121 @@ def test_then_those_of_the_environment_where_that_is_allowed(message: Messages) 
     assert refused.credentials is None
 
 
+def test_a_password_in_an_address_is_a_key_like_those_beside_it(message: Messages) -> None:
+    address = "s3://UK:US%2FK%2B@10.0.0.7:9000/b/k"
+    found = located(message, {"qualified": address}, config__env=ENV_SENT)
+    assert found is not None
+    assert found.credentials == AwsCredentials("UK", "US/K+")
+    assert "US" not in repr(found)
+    both = located(message, {"qualified": address, "credentials": OWN_SENT})
+    assert both is not None
+    assert both.credentials == OWN
+
+
+WEB = "https://host.example/d/x.bin?sig=1"
+
+
+@pytest.mark.parametrize(
+    ("artifact", "endpoint", "token"),
+    [
+        (
+            {"url": WEB, "credentials": {"plain": {"user": "u@x", "password": "p/w:d"}}},
+            "https://u%40x:p%2Fw%3Ad@host.example/d/x.bin?sig=1",
+            "",
+        ),
+        ({"url": WEB, "credentials": {"jwt": {"token": "T0K"}, "plain": None}}, WEB, "T0K"),
+        (
+            {"qualified": "https://u:p%40@host.example/x"},
+            "https://u:p%40@host.example/x",
+            "",
+        ),
+        # What stands in the address itself is nearest to it.
+        (
+            {
+                "url": "https://u:p@host.example/x",
+                "credentials": {"plain": {"user": "v", "password": "q"}},
+            },
+            "https://u:p@host.example/x",
+            "",
+        ),
+        ({"url": WEB, "credentials": OWN_SENT}, WEB, ""),
+    ],
+)
+def test_who_asks_at_a_web_address(
+    message: Messages, artifact: dict[str, Any], endpoint: str, token: str
+) -> None:
+    found = located(message, artifact)
+    assert found is not None
+    assert (found.endpoint, found.token) == (endpoint, token)
+    assert "host.example" in repr(found)
+    for secret in ("p%40", "p/w", "T0K", "p%2F"):
+        assert secret not in repr(found)
+
+
+def test_keys_for_google_mean_its_s3_protocol_and_two_empty_ones_nobody(
+    message: Messages,
+) -> None:
+    at = {"qualified": "gs://b/k"}
+    assert located(message, {**at, "credentials": OWN_SENT}) == s3(
+        "https://storage.googleapis.com", "b", "k", credentials=OWN
+    )
+    empty = {"aws": {"access_key": "", "secret_access_key": ""}}
+    assert located(message, {**at, "credentials": empty}) == Location(
+        "gs", "k", bucket="b", credentials=AwsCredentials()
+    )
+    google = {"type": "gs", "bucket": "b", "credentials": OWN_SENT}
+    found = located(message, {"key": "k"}, config__storage=google)
+    assert found == s3("https://storage.googleapis.com", "b", "k", credentials=OWN)
+    # The keys of an S3 storage are not Google's.
+    assert located(message, at) == Location("gs", "k", bucket="b")
+
+
+def test_credentials_by_reference_are_refused_with_what_to_send(message: Messages) -> None:
+    vault = {"vault": {"server": "https://v", "auth": {"token": "hush"}, "path": "p"}}
+    artifact = {"qualified": "s3://h:1/b/k", "credentials": {"aws": {"reference": vault}}}
+    with pytest.raises(RequestError, match="send the keys") as caught:
+        located(message, artifact)
+    assert caught.value.where == "experiment.artifacts.a.credentials.aws.reference"
+    assert "hush" not in str(caught.value)
+
+
+OWN_CA = TlsFiles("/certs/ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("artifact", "endpoint", "url", "uses"),
+    [
+        # Where nobody says whether it is https, a site with an authority of its own means it.
+        ("s3://minio.lab:9000/b/k", "http://10.0.0.7:9000", "https://minio.lab:9000", True),
+        ("s3://10.0.0.7:9000/b/k", "10.0.0.7:9000", "https://10.0.0.7:9000", True),
+        ("s3://10.0.0.7:9000/b/k", "https://10.0.0.7:9000", "https://10.0.0.7:9000", True),
+        ("s3://10.0.0.7:9000/b/k", "http://10.0.0.7:9000", "http://10.0.0.7:9000", False),
+        # The great ones are known to everybody.
+        ("s3://s3.amazonaws.com/b/k", "", "", False),
+        (
+            "s3://s3-fips.us-east-1.amazonaws.com/b/k",
+            "",
+            "https://s3-fips.us-east-1.amazonaws.com",
+            False,
+        ),
+        (
+            "s3://storage.googleapis.com/b/k",
+            "",
+            "https://storage.googleapis.com",
+            False,
+        ),
+    ],
+)
+def test_a_sites_own_authority_is_for_its_own_servers(
+    message: Messages, artifact: str, endpoint: str, url: str, uses: bool
+) -> None:
+    at = {"qualified": artifact}
+    found = located(message, at, tls=OWN_CA, config__storage__endpoint=endpoint)
+    assert found is not None
+    assert (found.endpoint, found.tls) == (url, OWN_CA if uses else None)
+    assert location_from(asdict(found)) == found
+
+
 def test_half_a_pair_in_the_environment_is_none(message: Messages) -> None:
     env = {"AWS_ACCESS_KEY_ID": "ENV"}
     found = located(message, {"qualified": "s3://h:1/b/k"}, config__storage=None, config__env=env)
@@ -354,13 +480,13 @@ def test_the_database_record_of_a_request(
     message: Messages, database: Any, expected: Location | None
 ) -> None:
     request = read(message(experiment__key="e1", config__database=database))
-    assert resolve_record(request, home="/home/me") == expected
+    assert resolve_record(request, StoreRules(home="/home/me")) == expected
 
 
 def test_a_record_may_use_the_environments_credentials_where_allowed(message: Messages) -> None:
     database = {"type": "s3", "endpoint": "http://h:1", "bucket": "m"}
     request = read(message(config__database=database, config__env=ENV_SENT))
-    allowed, refused = resolve_record(request), resolve_record(request, allow_env_secrets=False)
+    allowed, refused = resolve_record(request), resolve_record(request, StoreRules(False))
     assert allowed is not None and refused is not None
     assert allowed.credentials == AwsCredentials("ENV", "ENVSECRET")
     assert refused.credentials is None

@@ -211,6 +211,8 @@ def faulty() -> Iterator[FaultyServer]:
             self.send_response(fault.status or 200)
             if not fault.status:
                 self.send_header("ETag", state.etag)
+            elif fault.location:
+                self.send_header("Location", fault.location)
             self.send_header("Content-Length", "0" if fault.status else str(len(state.content)))
             self.end_headers()
 

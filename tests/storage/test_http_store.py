@@ -54,6 +54,32 @@ def test_user_and_password_become_basic_auth_and_are_not_told(faulty: Any) -> No
     assert caught.value.__cause__ is None
 
 
+def test_a_token_goes_to_its_server_and_no_other(faulty: Any) -> None:
+    faulty.content = b"x"
+    faulty.fail(302, location=faulty.url.replace("127.0.0.1", "localhost") + "/other")
+    place = Location("http", "k", endpoint=faulty.url + "/a", token="t0ken")
+    assert read(place) == b"x"
+    assert faulty.seen[0][1]["Authorization"] == "Bearer t0ken"
+    assert "Authorization" not in faulty.seen[1][1]
+    faulty.fail(401)
+    with pytest.raises(ArtifactDenied) as caught:
+        read(place)
+    assert "t0ken" not in f"{caught.value} {place!r}"
+
+
+def test_a_look_costs_no_content_and_names_strong_etags_only(faulty: Any) -> None:
+    faulty.content = b"x" * 1000
+    faulty.fail(302, location="/there")
+    look = HttpStore().look(faulty.http())
+    assert (look.size, look.etag) == (1000, "v1")
+    assert [line for line, _ in faulty.seen] == ["HEAD /data.bin", "HEAD /there"]
+    faulty.etag = 'W/"v1"'
+    assert HttpStore().look(faulty.http()).etag == ""
+    faulty.fail(404)
+    with pytest.raises(ArtifactNotFound):
+        HttpStore().look(faulty.http())
+
+
 def test_redirects_are_followed(faulty: Any) -> None:
     faulty.content = b"there"
     faulty.fail(302, location="/elsewhere")
