@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import (
 
 PEM = serialization.Encoding.PEM
 PKCS1 = serialization.PrivateFormat.TraditionalOpenSSL
+OPENSSH = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
 NO_ENCRYPTION = serialization.NoEncryption()
 
 
@@ -50,9 +51,7 @@ def public_pem(key: RSAPublicKey) -> bytes:
 
 
 def public_line(key: Ed25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
+    return key.public_key().public_bytes(*OPENSSH)
 
 
 def fingerprint_of(key: Ed25519PrivateKey) -> str:
@@ -105,7 +104,7 @@ def envelope(
         "experiment_lifetime": "30m",
         "resources_needed": needed,
         "payload": payload,
-        "signature": base64.b64encode(make(payload, signer)).decode(),
+        "signature": base64.b64encode(make(str(payload), signer)).decode(),
         "fingerprint": fingerprint_of(signer),
         **changed,
     }
