@@ -98,7 +98,7 @@ class Opener:
         from hpcrunner.request.seal import NotForThisKey
         from hpcrunner.request.signature import fingerprint
 
-        keys = requests.keys()
+        keys = requests.usable()
         signer = signers.choose(queue)
         try:
             request, clear = open_envelope(sealed, signer, keys)
@@ -136,7 +136,7 @@ def look_inside(body: bytes, keys: Keyring) -> Request:
         )
     from hpcrunner.request.seal import unseal_with
 
-    request = parse_message(unseal_with(message.payload, keys.requests.keys()))
+    request = parse_message(unseal_with(message.payload, keys.requests.usable()))
     if isinstance(request, SealedRequest):
         raise RequestError(
             "a sealed message inside another", where="message.payload", remedy="seal it once"

@@ -73,7 +73,7 @@ class RequestKeys:
         else:
             self._notices.warn("none", f"{OPTION} {self._folder}: no {KEY_FILE} in it yet")
 
-    def keys(self) -> list[RSAPrivateKey]:
+    def usable(self) -> list[RSAPrivateKey]:
         """Those that can be used, by file name. Raises NoKey where there are none."""
         usable = [loaded.key for loaded in self._loaded.values() if loaded.key is not None]
         if not usable:

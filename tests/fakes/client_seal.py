@@ -31,14 +31,22 @@ OPENSSH = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
 NO_ENCRYPTION = serialization.NoEncryption()
 
 
-@functools.cache
 def rsa_key(which: int = 0, bits: int = 2048) -> RSAPrivateKey:
     """One of the RSA keys of this run of the tests; making one takes a while."""
+    return _rsa_key(which, bits)
+
+
+@functools.cache
+def _rsa_key(which: int, bits: int) -> RSAPrivateKey:
     return generate_private_key(public_exponent=65537, key_size=bits)
 
 
-@functools.cache
 def signing_key(which: int = 0) -> Ed25519PrivateKey:
+    return _signing_key(which)
+
+
+@functools.cache
+def _signing_key(which: int) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.generate()
 
 
