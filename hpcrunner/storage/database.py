@@ -108,13 +108,16 @@ def read_record(location: Location) -> dict[str, Any] | None:
     return record
 
 
-def change_record(location: Location, document: str, change: Change) -> None:
+def change_record(location: Location, document: str | None, change: Change) -> None:
     """Read the record, change it, and write it back if that made a difference.
 
-    Where there is none, ``document`` (JSON text) is what is changed. Raises StorageError.
+    Where there is none, ``document`` (JSON text) is what is changed; with None, none is made.
+    Raises StorageError.
     """
     before = read_record(location)
-    record = deepcopy(before) if before is not None else json.loads(document)
+    if before is None and document is None:
+        return
+    record = deepcopy(before) if before is not None else json.loads(document or "{}")
     change(record)
     if record == before:
         return

@@ -6,13 +6,17 @@ jobs on a shared file system need not pay.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from hpcrunner.request.location import Location
+from hpcrunner.privatefile import SecretRefused, read_private
+from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.model import AwsCredentials
 from hpcrunner.storage.contract import (
     ArtifactDenied,
@@ -64,17 +68,16 @@ class S3Store:
     """Objects of any S3 endpoint; clients are kept for the life of the process.
 
     ``credentials`` of a location: None takes boto3's default chain (environment, files, the
-    instance's role), two empty keys mean anonymous access. A custom endpoint is addressed by
-    path, as servers without wildcard DNS need it.
+    instance's role), two empty keys mean anonymous access. What is public is read without keys
+    where there are none, or where the store denies them. A custom endpoint is addressed by path,
+    as servers without wildcard DNS need it.
     """
 
     @contextmanager
     def open(self, location: Location) -> Iterator[Download]:
         """Read an object. See Store.open."""
         failures = _failures()
-        with _mapped(location):
-            client = _client(location)
-            answer = client.get_object(Bucket=location.bucket, Key=location.key)
+        client, answer = _first_answer(location)
         etag = str(answer.get("ETag", ""))
 
         def rest(offset: int) -> Body:
@@ -126,11 +129,33 @@ class S3Store:
             )
 
 
+class _NotWithThese(ArtifactDenied):
+    """The store knows who asks and denies it, or nobody is named: anybody may still be let in."""
+
+
+def _first_answer(location: Location) -> tuple[Any, Any]:
+    """A client and its answer; as the Go runner did, also by asking as anybody."""
+    try:
+        return _get(location)
+    except _NotWithThese as denied:
+        try:
+            return _get(replace(location, credentials=AwsCredentials()))
+        except StorageError:
+            raise denied from None
+
+
+def _get(location: Location) -> tuple[Any, Any]:
+    with _mapped(location):
+        client = _client(location)
+        return client, client.get_object(Bucket=location.bucket, Key=location.key)
+
+
 class _Failures(NamedTuple):
     """What boto3 raises, by what it means."""
 
     answers: tuple[type[Exception], ...]
     no_credentials: tuple[type[Exception], ...]
+    tls: tuple[type[Exception], ...]
     unreachable: tuple[type[Exception], ...]
     other: tuple[type[Exception], ...]
     broken: tuple[type[BaseException], ...]
@@ -158,6 +183,7 @@ def _failures() -> _Failures:
             known.TokenRetrievalError,
             known.ProfileNotFound,
         ),
+        tls=(known.SSLError,),
         unreachable=(known.HTTPClientError, known.ConnectionError, HTTPError, OSError),
         other=(known.BotoCoreError, Boto3Error),
         broken=(known.HTTPClientError, known.IncompleteReadError, HTTPError, OSError),
@@ -177,10 +203,16 @@ def _mapped(location: Location) -> Iterator[None]:
     except failures.answers as error:
         raise _refusal(error, where) from None
     except failures.no_credentials as error:
-        raise ArtifactDenied(
+        raise _NotWithThese(
             f"no credentials in the request, and none found on this host ({type(error).__name__})",
             where=where,
             remedy="send credentials with the artifact or in config.storage",
+        ) from None
+    except failures.tls as error:
+        raise StoreUnreachable(
+            f"no TLS connection: {_tls_fault(error)}",
+            where=where,
+            remedy="see the site's keys s3.ca, s3.cert and s3.key, and the server's certificate",
         ) from None
     except failures.unreachable as error:
         raise StoreUnreachable(
@@ -196,6 +228,12 @@ def _mapped(location: Location) -> Iterator[None]:
         ) from None
 
 
+def _tls_fault(error: BaseException) -> str:
+    """The reason that OpenSSL gives: botocore wraps urllib3 wraps ssl."""
+    match = re.search(r"\[SSL[^\]]*\]? ?([^()'\"]{3,120})", str(error))
+    return match[1].strip() if match else type(error).__name__
+
+
 def _refusal(error: Any, where: str) -> StorageError:
     """The error for a server's answer, by its code, else by its status."""
     answer = error.response
@@ -208,7 +246,8 @@ def _refusal(error: Any, where: str) -> StorageError:
         )
     if code in _DENIED or status in (401, 403):
         usual = "check the keys; stores say this of a missing object, too, where listing is denied"
-        return ArtifactDenied(f"denied ({code})", where=where, remedy=_REMEDY.get(code, usual))
+        kind = _NotWithThese if code == "AccessDenied" else ArtifactDenied
+        return kind(f"denied ({code})", where=where, remedy=_REMEDY.get(code, usual))
     if code == "PreconditionFailed" or status == 412:
         return StorageError(
             "the object was replaced while it was read", where=where, remedy="try again"
@@ -218,23 +257,21 @@ def _refusal(error: Any, where: str) -> StorageError:
     )
 
 
-_clients: dict[tuple[str, str, AwsCredentials | None], Any] = {}
+_clients: dict[tuple[str, str, AwsCredentials | None, TlsFiles | None], Any] = {}
 _making = threading.Lock()
 
 
 def _client(location: Location) -> Any:
     credentials = location.credentials
     region = location.region or (credentials.region if credentials else "")
-    known = (location.endpoint, region, credentials)
+    known = (location.endpoint, region, credentials, location.tls)
     with _making:  # several artifacts of one store start at once
         if known not in _clients:
-            _clients[known] = _new_client(location.endpoint, region, credentials, location)
+            _clients[known] = _new_client(location, region)
         return _clients[known]
 
 
-def _new_client(
-    endpoint: str, region: str, credentials: AwsCredentials | None, location: Location
-) -> Any:
+def _new_client(location: Location, region: str) -> Any:
     from boto3.session import Session
     from botocore import UNSIGNED
     from botocore.config import Config
@@ -249,6 +286,11 @@ def _new_client(
     for name in ("request_checksum_calculation", "response_checksum_validation"):
         if name in Config.OPTION_DEFAULTS:
             options[name] = "when_required"
+    endpoint, credentials, tls = location.endpoint, location.credentials, location.tls
+    if tls is not None:
+        _check_files(tls, str(location))
+        if tls.cert:
+            options["client_cert"] = (tls.cert, tls.key)
     if endpoint:
         options["s3"] = {"addressing_style": "path"}
     keys: dict[str, str] = {}
@@ -267,9 +309,28 @@ def _new_client(
             # Compatible servers seldom care, but a signature needs one.
             region_name=region or ("us-east-1" if endpoint else None),
             config=Config(**options),
+            verify=tls.ca if tls and tls.ca else None,
             **keys,
         )
     except ValueError:
         raise ArtifactNotFound(
             "not an endpoint", where=str(location), remedy="send a URL such as http://host:9000"
         ) from None
+
+
+def _check_files(tls: TlsFiles, where: str) -> None:
+    """Raise StorageError for a file that this host does not have, or a key open to others."""
+    try:
+        for name in (tls.ca, tls.cert):
+            if name:
+                Path(name).read_bytes()
+        if tls.key:
+            read_private(Path(tls.key))
+    except OSError as error:
+        raise StorageError(
+            f"the site's {error.filename} cannot be read here ({error.strerror})",
+            where=where,
+            remedy="put the files of s3.ca, s3.cert and s3.key where every node sees them",
+        ) from None
+    except SecretRefused as error:
+        raise StorageError(f"the site's s3.key: {error.line()}", where=where) from None

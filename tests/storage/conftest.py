@@ -73,19 +73,33 @@ class S3:
         return Location("s3", key, **{**usual, **more})
 
 
-@pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """``rclone serve s3`` over a folder."""
-    root = tmp_path_factory.mktemp("rclone")
+@contextlib.contextmanager
+def rclone_server(root: Path, *options: str) -> Iterator[S3]:
+    """``rclone serve s3`` over a folder, with more options: ``--cert`` makes it https."""
     folder = root / "buckets" / BUCKET
     folder.mkdir(parents=True)
     port = free_port()
     argv = [tool("rclone"), "serve", "s3", str(root / "buckets"), "--addr", f"127.0.0.1:{port}"]
     argv += ["--config", "/dev/null", "--dir-cache-time", "0s", "--cache-dir", str(root / "cache")]
+    argv += options
     # One entry of a CSV list, so its comma needs the quotes.
     auth = f'"{KEYS.access_key},{KEYS.secret_access_key}"'
     with server(argv, port, root / "log", RCLONE_AUTH_KEY=auth, HOME=str(root)):
-        yield S3(f"http://127.0.0.1:{port}", folder)
+        scheme = "https" if "--cert" in options else "http"
+        yield S3(f"{scheme}://127.0.0.1:{port}", folder)
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server."""
+    with rclone_server(tmp_path_factory.mktemp("rclone")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def serve_s3() -> Any:
+    """What starts further ones."""
+    return rclone_server
 
 
 @dataclass(frozen=True)
@@ -160,6 +174,7 @@ class Fault:
     status: int = 0
     cut: int = -1
     location: str = ""
+    body: bytes = b""
 
 
 @dataclass
@@ -180,9 +195,9 @@ class FaultyServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def fail(self, *statuses: int, location: str = "") -> None:
+    def fail(self, *statuses: int, location: str = "", body: bytes = b"") -> None:
         """Answer the next requests with these statuses."""
-        self.faults += [Fault(status=status, location=location) for status in statuses]
+        self.faults += [Fault(status=code, location=location, body=body) for code in statuses]
 
     def cut(self, *counts: int) -> None:
         """Break the next answers off after so many bytes of their bodies."""
@@ -227,8 +242,9 @@ def faulty() -> Iterator[FaultyServer]:
                 self.send_response(fault.status)
                 if fault.location:
                     self.send_header("Location", fault.location)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(fault.body)))
                 self.end_headers()
+                self.wfile.write(fault.body)
                 return
             start = 0
             wanted = self.headers.get("Range", "")

@@ -171,8 +171,31 @@ def test_no_credentials_anywhere_is_denied(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setattr(s3, "_clients", {})
+    faulty.fail(403)
     with pytest.raises(ArtifactDenied, match="no credentials in the request"):
         read(Location("s3", "k", bucket="b", endpoint=faulty.url))
+    # What is public needs none.
+    faulty.content = b"public"
+    assert read(Location("s3", "k", bucket="b", endpoint=faulty.url)) == b"public"
+    with pytest.raises(ArtifactDenied, match="no credentials in the request"):
+        put(Location("s3", "k", bucket="b", endpoint=faulty.url), b"x")
+
+
+ACCESS_DENIED = b"<Error><Code>AccessDenied</Code></Error>"
+
+
+def test_what_is_public_is_read_by_those_whose_keys_are_denied(faulty: Any) -> None:
+    faulty.content = b"public"
+    faulty.fail(403, body=ACCESS_DENIED)
+    assert read(faulty.s3()) == b"public"
+    assert ["Authorization" in headers for _, headers in faulty.seen] == [True, False]
+    faulty.fail(403, 403, body=ACCESS_DENIED)
+    with pytest.raises(ArtifactDenied, match="AccessDenied"):
+        read(faulty.s3())
+    faulty.fail(403, body=ACCESS_DENIED)
+    with pytest.raises(ArtifactDenied):
+        put(faulty.s3(), b"x")
+    assert len(faulty.seen) == 5
 
 
 def test_a_put_sends_no_checksums_that_old_servers_refuse(faulty: Any) -> None:
