@@ -15,6 +15,7 @@ from functools import partial
 
 from hpcrunner.batch.script import check_templates
 from hpcrunner.crashpoint import crashpoint
+from hpcrunner.gateway.client_records import ClientRecords
 from hpcrunner.gateway.collector import Collector
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.gateway import Gateway, Hold
@@ -101,6 +102,8 @@ def put_together(
         reporter = _reporter(hold, options)
         if reporter is not None:
             stack.callback(reporter.close)
+        client_records = ClientRecords(journal, spool, site, opener, clock=time.time)
+        stack.callback(client_records.close)
         log.info("site %s, spool %s", site.name, spool.root)
         log.info("queues of %s", ", ".join(source.name for source in sources))
         yield Gateway(
@@ -144,6 +147,7 @@ def put_together(
             collect=Collector(journal, spool, site, clock=time.time).step,
             tell=tell,
             reporter=reporter,
+            client_records=client_records,
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from hpcrunner.crashpoint import crashpoint
+from hpcrunner.gateway.client_records import ClientRecords
 from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.drained import mark_of
@@ -84,6 +85,7 @@ class Gateway:
         collect: Callable[[], None] = lambda: None,
         tell: Tell = nobody,
         reporter: Reporter | None = None,
+        client_records: ClientRecords | None = None,
     ) -> None:
         self._hold = hold
         self._journal = hold.journal
@@ -98,6 +100,7 @@ class Gateway:
         self._collect = collect
         self._tell = tell
         self._reporter = reporter
+        self._client_records = client_records
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
@@ -163,6 +166,8 @@ class Gateway:
             self._collect()
         if self._reporter is not None:
             self._reporter.step()
+        if self._client_records is not None:
+            self._client_records.step()
         if taken or submitted or live:
             self._busy_at = self._clock()
         self._pause = _INTAKE_FLOOR if taken else min(_INTAKE_CEILING, self._pause * 1.5)
@@ -186,10 +191,11 @@ class Gateway:
         return bool(self._limits.idle) and self._clock() - self._busy_at >= self._limits.idle
 
     def _tell_the_rest(self, orders: Orders) -> None:
-        """Before an end of its own accord: reports of what has just ended."""
-        if self._reporter is not None:
-            until = self._clock() + _FINISHING
-            self._reporter.finish(orders.pause, lambda: orders.go_on() and self._clock() < until)
+        """Before an end of its own accord: reports and records of what has just ended."""
+        until = self._clock() + _FINISHING
+        for teller in (self._reporter, self._client_records):
+            if teller is not None:
+                teller.finish(orders.pause, lambda: orders.go_on() and self._clock() < until)
 
     def _take(self, live: int) -> int:
         mark = mark_of(self._hold.spool)

@@ -239,6 +239,13 @@ class Journal(Reader):
             for (experiment,) in waiting:
                 self._note(db, experiment, State.ACCEPTED, why)
 
+    def client_told(self, ids: Iterable[str]) -> None:
+        """Nothing is left to be told to the client's database of these."""
+        with self._file.write() as db:
+            db.executemany(
+                "UPDATE experiments SET client_told = 1 WHERE id = ?", [(i,) for i in ids]
+            )
+
     def drop(self, ids: Iterable[str]) -> None:
         """Take these off the dead list."""
         with self._file.write() as db:

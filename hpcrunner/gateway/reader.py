@@ -127,6 +127,23 @@ class Reader:
         """Experiments whose response queues are not told all yet, oldest first."""
         return self._experiments("WHERE reports = 'due' ORDER BY received_at, rowid", ())
 
+    def untold(self) -> list[str]:
+        """The ids of what has ended and of which the client's database may not know; oldest first.
+
+        Whoever was retried by hand goes on under another id, and has nothing more to tell.
+        """
+        final = ", ".join(repr(state.value) for state in sorted(FINAL))
+        found = self._file.read(
+            "SELECT id FROM experiments WHERE client_told = 0 AND retried_as = ''"
+            f" AND state IN ({final}) ORDER BY rowid"
+        )
+        return [str(row[0]) for row in found]
+
+    def of_id(self, experiment: str) -> Experiment | None:
+        """The experiment of that very id."""
+        found = self._experiments("WHERE id = ?", (experiment,))
+        return found[0] if found else None
+
     def batches(self, *states: BatchState) -> list[BatchRow]:
         """Batches in these states, oldest first."""
         marks = ", ".join("?" * len(states))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TABLES_1 = """
 CREATE TABLE experiments (
@@ -100,8 +100,16 @@ ALTER TABLE experiments ADD COLUMN reports TEXT NOT NULL DEFAULT '';
 CREATE INDEX experiments_reports ON experiments (reports) WHERE reports = 'due';
 """
 
+# client_told: nothing is left to be told to the client's database; what had ended was not.
+_STEP_4 = """
+ALTER TABLE experiments ADD COLUMN client_told INTEGER NOT NULL DEFAULT 0;
+UPDATE experiments SET client_told = 1
+    WHERE state IN ('SUCCEEDED', 'FAILED', 'CANCELLED', 'LOST', 'REJECTED');
+CREATE INDEX experiments_untold ON experiments (state) WHERE client_told = 0;
+"""
+
 # What brings a journal from the version before to this one.
-STEPS = {1: _TABLES_1, 2: _STEP_2, 3: _STEP_3}
+STEPS = {1: _TABLES_1, 2: _STEP_2, 3: _STEP_3, 4: _STEP_4}
 
 
 def version_of(connection: sqlite3.Connection) -> int:
