@@ -96,9 +96,11 @@ def test_a_payload_adds_to_the_runners_part_and_changes_nothing_there() -> None:
     assert made.document() == {"studioml": {"host": "n1", "status": "running"}}
 
 
-def test_the_log_keeps_its_beginning_and_its_end_and_counts_the_rest() -> None:
+@pytest.mark.parametrize("at_once", [1, 700, 10_000])
+def test_the_log_keeps_its_beginning_and_its_end_and_counts_the_rest(at_once: int) -> None:
     lines = FIRST + LAST + 4321
-    made = scraped(b"".join(b"line %d\n" % n for n in range(lines)))
+    printed = [b"line %d\n" % n for n in range(lines)]
+    made = scraped(*(b"".join(printed[n : n + at_once]) for n in range(0, lines, at_once)))
     said = messages(made)
     assert len(said) == FIRST + LAST + 1
     assert said[:FIRST] == [f"line {n}" for n in range(FIRST)]
