@@ -14,6 +14,15 @@ from hpcrunner.cli.keyoptions import (
 )
 from hpcrunner.cli.logging import LogFormat, start_logging
 from hpcrunner.cli.options import option
+from hpcrunner.cli.storeoptions import (
+    AllowEnvSecrets,
+    CacheDir,
+    CacheSize,
+    S3Ca,
+    S3Cert,
+    S3Key,
+    with_stores,
+)
 from hpcrunner.gateway.assemble import gateway_id
 from hpcrunner.gateway.capacity import Capacity
 from hpcrunner.gateway.gateway import Limits
@@ -25,6 +34,7 @@ from hpcrunner.keys.options import KeyOptions
 from hpcrunner.queues.matching import DEFAULT_MATCH
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.request.units import parse_bytes, parse_duration
+from hpcrunner.sites.site import Site
 
 # One panel of --help for each concern.
 queues = partial(option, rich_help_panel="Queues")
@@ -94,6 +104,12 @@ def gateway(
     request_signatures_dir: RequestSignaturesDir = "",
     response_signatures_dir: ResponseSignaturesDir = "",
     clear_text_messages: ClearTextMessages = None,
+    cache_dir: CacheDir = "",
+    cache_size: CacheSize = "",
+    s3_ca: S3Ca = "",
+    s3_cert: S3Cert = "",
+    s3_key: S3Key = "",
+    allow_env_secrets: AllowEnvSecrets = None,
     limit_tasks: Annotated[
         int, limited("--limit-tasks", "End after that many experiments; 0: never.", min=0)
     ] = 0,
@@ -151,7 +167,19 @@ def gateway(
     read the site's file again. docs/operating.md tells how to run it for months.
     """
     start_logging(log_format, debug=debug)
-    chosen = chosen_site(site, spool)
+
+    def read_site() -> Site:
+        return with_stores(
+            chosen_site(site, spool),
+            cache_dir=cache_dir,
+            cache_size=cache_size,
+            s3_ca=s3_ca,
+            s3_cert=s3_cert,
+            s3_key=s3_key,
+            allow_env_secrets=allow_env_secrets,
+        )
+
+    chosen = read_site()
     options = GatewayOptions(
         queues=QueueOptions(
             amqp_url=amqp_url,
@@ -185,4 +213,4 @@ def gateway(
         ),
     )
     with Orders().listening() as orders:
-        serve(lambda: chosen_site(site, spool), options, orders, standby=standby)
+        serve(read_site, options, orders, standby=standby)

@@ -13,6 +13,7 @@ from hpcrunner.client.results import NoSuchArtifact, fetch_results, request_in
 from hpcrunner.gateway.by_hand import look
 from hpcrunner.gateway.view import choose
 from hpcrunner.request.units import format_bytes
+from hpcrunner.sites.node_setup import store_rules
 
 
 def results(
@@ -35,7 +36,7 @@ def results(
     folder = Path(to or found.id)
     missing = []
     fetched = 0
-    for tag, got in fetch_results(request, tags or (), folder):
+    for tag, got in fetch_results(request, tags or (), folder, store_rules(chosen)):
         if got is None:
             missing.append(tag)
         else:

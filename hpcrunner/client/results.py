@@ -10,7 +10,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import Request
 from hpcrunner.request.parse import parse_message
-from hpcrunner.request.resolve import resolve_artifact
+from hpcrunner.request.resolve import USUAL, StoreRules, resolve_artifact
 from hpcrunner.storage.contract import ArtifactNotFound
 from hpcrunner.storage.transfer import Fetched, download
 
@@ -47,30 +47,30 @@ def request_in(message: bytes, where: str) -> Request:
     return request
 
 
-def result_locations(request: Request) -> dict[str, Location]:
+def result_locations(request: Request, rules: StoreRules = USUAL) -> dict[str, Location]:
     """Where each result lies, or will: the mutable artifacts' addresses by tag, in message order.
 
     Raises RequestError for an address that cannot be made out.
     """
-    found = ((a.tag, resolve_artifact(request, a)) for a in request.artifacts if a.mutable)
+    found = ((a.tag, resolve_artifact(request, a, rules)) for a in request.artifacts if a.mutable)
     return {tag: location for tag, location in found if location is not None}
 
 
 def fetch_results(
-    request: Request, tags: Sequence[str], folder: Path
+    request: Request, tags: Sequence[str], folder: Path, rules: StoreRules = USUAL
 ) -> Iterator[tuple[str, Fetched | None]]:
     """Fetch artifacts into ``<folder>/<tag>``, all results where no tags are given.
 
     Yields each as it has come; None for a result that has not been saved. Nothing is written
     over. Raises InTheWay, or what fetch_artifact does.
     """
-    wanted = list(tags) or list(result_locations(request))
+    wanted = list(tags) or list(result_locations(request, rules))
     for tag in wanted:
         if request.artifact(tag) is not None and (folder / tag).exists():
             raise InTheWay("is there already", where=str(folder / tag), remedy="move it, or '--to'")
     for tag in wanted:
         try:
-            fetched = fetch_artifact(request, tag, folder / tag)
+            fetched = fetch_artifact(request, tag, folder / tag, rules)
         except ArtifactNotFound:
             if tags:
                 raise
@@ -82,7 +82,9 @@ def fetch_results(
             yield tag, fetched
 
 
-def fetch_artifact(request: Request, tag: str, destination: Path) -> Fetched:
+def fetch_artifact(
+    request: Request, tag: str, destination: Path, rules: StoreRules = USUAL
+) -> Fetched:
     """Fetch one artifact into the folder ``destination``, made if need be.
 
     A file that travels alone lies in the folder by its name: ``output`` as
@@ -90,7 +92,7 @@ def fetch_artifact(request: Request, tag: str, destination: Path) -> Fetched:
     kind (ArtifactNotFound: it has not been saved yet).
     """
     artifact = request.artifact(tag)
-    location = resolve_artifact(request, artifact) if artifact else None
+    location = resolve_artifact(request, artifact, rules) if artifact else None
     if artifact is None or location is None:
         tags = ", ".join(a.tag for a in request.artifacts)
         raise NoSuchArtifact(

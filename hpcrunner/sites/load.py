@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -71,12 +73,14 @@ def read_site(path: Path) -> Site:
 
 
 def with_spool(site: Site, spool: str) -> Site:
-    """The site with another spool, say the command line's, judged like the file's.
+    """The site with another spool, say the command line's. Raises SiteError."""
+    return with_changes(site, {"spool": spool})
 
-    Raises SiteError.
-    """
+
+def with_changes(site: Site, changes: Mapping[str, Any]) -> Site:
+    """The site with other values of some keys, judged like the file's. Raises SiteError."""
     try:
-        return Site.model_validate({**dict(site), "spool": spool})
+        return Site.model_validate({**dict(site), **changes})
     except ValidationError as error:
         problems = validation_problems(error, Site, f"site {site.name}", lambda place: 1)
         raise SiteError([problem.replace(" (line 1)", "") for problem in problems]) from None
