@@ -33,8 +33,17 @@ def distant(host: str, port: int) -> Iterator[int]:
     try:
         yield asyncio.run_coroutine_threadsafe(serve(), loop).result(30)
     finally:
+        asyncio.run_coroutine_threadsafe(_end_all(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)
+        loop.close()
+
+
+async def _end_all() -> None:
+    others = [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
+    for one in others:
+        one.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float) -> None:

@@ -147,7 +147,7 @@ def test_every_value_of_fifty_tasks_comes_back_and_a_failing_task_holds_up_only_
 @pytest.mark.timeout(PATIENCE + 30)
 def test_generations_each_get_every_result_and_no_task_runs_twice(crowd: Crowd) -> None:
     told = crowd.told("evolution")
-    print(json.dumps(told["generations"]))
+    print(json.dumps(told["generations"]), "sent again:", told["sent again"])
     assert [g["results"] for g in told["generations"]] == [SIZE] * GENERATIONS
     assert [g["wrong"] for g in told["generations"]] == [[]] * GENERATIONS
     best = [g["best"] for g in told["generations"]]

@@ -78,8 +78,7 @@ def gateway(request: pytest.FixtureRequest, customer: Any, serving: Any) -> Iter
 
 
 def test_studio_run_gets_its_results_back(customer: Any, gateway: Any) -> None:
-    key = f"run_{customer.folder.name}"
-    customer.studio_run(key, "train.py", "3", "4", "a b")
+    key = customer.studio_run(f"run_{customer.folder.name}", "train.py", "3", "4", "a b")
     customer.read(key, until="running")
     (customer.folder / "go").touch()
     told = customer.read(key, "output", "modeldir", "workspace", until="finished")
@@ -103,8 +102,8 @@ def test_studio_run_needs_neither_a_broker_nor_s3(
     (workdir / "workspace" / "run.py").write_text('print("shared folders do")')
     subprocess.run(["chown", "-R", customer.cluster.user, workdir], check=True)
     with serving(customer, "auto", "--queue-root", workdir / ".studioml" / "queue"):
-        customer.studio_run("filed", "run.py")
-        told = customer.read("filed", "output", "workspace", until="finished")
+        key = customer.studio_run("filed", "run.py")
+        told = customer.read(key, "output", "workspace", until="finished")
     assert told["output"] == {"file": "shared folders do\n"}
     assert list(told["workspace"]["folder"]) == ["run.py"]
 
@@ -115,13 +114,14 @@ class Runs:
 
     customer: Any
     gateway: Any
-    words: dict[str, tuple[str, ...]]
+    keys: dict[str, str]
 
     def key(self, name: str) -> str:
-        return f"{name}_{self.customer.folder.name}"
+        return self.keys[name]
 
-    def submit(self, name: str) -> None:
-        self.customer.studio_run(self.key(name), *self.words[name])
+    def submit(self, name: str, *words: str) -> None:
+        key = f"{name}_{self.customer.folder.name}"
+        self.keys[name] = self.customer.studio_run(key, *words)
 
     def until(self, name: str, *states: str) -> dict[str, Any]:
         """The gateway's word on a run, once it has one of these states."""
@@ -149,32 +149,25 @@ def runs(new_workdir: Any, new_customer: Any, serving: Any) -> Iterator[Runs]:
         (folder / "data" / "b.txt").write_text("beta")
         subprocess.run(["chown", "-R", customer.cluster.user, folder], check=True)
         with serving(customer) as gateway:
-            runs = Runs(
-                customer,
-                gateway,
-                {
-                    "sweep": (
-                        "--hyperparam=learning_rate=0.25,0.5",
-                        "--hyperparam=depth=2,3",
-                        "sweep.py",
-                    ),
-                    "look": (
-                        f"--capture-once={folder}/data/a.txt:one",
-                        f"--capture-once={folder}/data:many",
-                        "look.py",
-                        "--experiment",
-                        "aaa",
-                        "it's",
-                    ),
-                    "module": ("pkg::mod", "x"),
-                    "long": ("--max-duration=3s", "endless.py"),
-                    "late": ("--lifetime=-10m", "look.py"),
-                    "stopped": ("endless.py",),
-                    "reuse": (f"--reuse=look_{folder.name}/modeldir:before", "look.py"),
-                },
+            runs = Runs(customer, gateway, {})
+            rates, depths = "--hyperparam=learning_rate=0.25,0.5", "--hyperparam=depth=2,3"
+            captured = (
+                f"--capture-once={folder}/data/a.txt:one",
+                f"--capture-once={folder}/data:many",
             )
             with ThreadPoolExecutor(2) as pool:
-                list(pool.map(runs.submit, [name for name in runs.words if name != "reuse"]))
+                submitted = [
+                    pool.submit(runs.submit, "sweep", rates, depths, "sweep.py"),
+                    pool.submit(
+                        runs.submit, "look", *captured, "look.py", "--experiment", "aaa", "it's"
+                    ),
+                    pool.submit(runs.submit, "module", "pkg::mod", "x"),
+                    pool.submit(runs.submit, "long", "--max-duration=3s", "endless.py"),
+                    pool.submit(runs.submit, "late", "--lifetime=-10m", "look.py"),
+                    pool.submit(runs.submit, "stopped", "endless.py"),
+                ]
+                for one_of_them in submitted:
+                    one_of_them.result()
             yield runs
 
 
@@ -206,7 +199,7 @@ def test_arguments_and_captured_files_reach_the_script_and_another_run_goes_on_w
         "args": ["--experiment", "aaa", "it's"],
         "found": {"one": {"a.txt": "alpha"}, "many": {"a.txt": "alpha", "b.txt": "beta"}},
     }
-    runs.submit("reuse")
+    runs.submit("reuse", f"--reuse={runs.key('look')}/modeldir:before", "look.py")
     output = runs.customer.read(runs.key("reuse"), "output", until="finished")["output"]["file"]
     assert json.loads(output)["found"] == {"before": {"weights.txt": "0.25"}}
 

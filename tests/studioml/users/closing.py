@@ -8,19 +8,18 @@ import json
 import sys
 import time
 
-from common import service, task
+from common import Service, task
 from studio import model
 
 config, queue, go = sys.argv[1:]
-cs = service(config, queue)
-cs.__enter__()
-keys = {cs.submitTask(task("wait"), {"n": i, "go": go}) for i in range(2)}
+cs = Service(config, queue)
+keys = {cs.submit(task("wait"), {"n": i, "go": go}) for i in range(2)}
 waiting = set(keys)
 while waiting:
-    with model.get_db_provider(cs.config) as database:
+    with model.get_db_provider(cs.services[0].config) as database:
         waiting -= {key for key in waiting if database.get_experiment(key).status == "running"}
     time.sleep(0.5)
-cs.close()
+cs.services[-1].close()
 print("CLOSED " + json.dumps(sorted(keys)), flush=True)
-results = dict(cs.getResults() for _ in keys)
+results = dict(cs.result() for _ in keys)
 print("TOLD " + json.dumps({"keys": results.keys() == keys, "values": sorted(results.values())}))

@@ -6,18 +6,21 @@ Arguments: config file, queue, number of tasks. The first task fails.
 import json
 import sys
 
-from common import service, task
+from common import Service, task
 
 config, queue, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 told = {}
-with service(config, queue) as cs:
-    failing = cs.submitTask(task("echo"), {"fail": True})
-    expected = {cs.submitTask(task("echo"), {"n": i, "from": queue}): i for i in range(count)}
-    told["at once"] = cs.getResults(blocking=False)
+with Service(config, queue) as cs:
+    failing = cs.submit(task("echo"), {"fail": True})
+    expected = {cs.submit(task("echo"), {"n": i, "from": queue}): i for i in range(count)}
+    told["at once"] = cs.services[-1].getResults(blocking=False)
     told["values"] = []
     for _ in range(count):
-        key, value = cs.getResults()
+        key, value = cs.result()
         told["values"].append((expected.pop(key), value))
-    told["failing"] = cs.getResultsWithTimeout(2)
-    told["failing key"], told["left"] = failing, list(cs.submitted) == [failing]
+    told["failing"] = cs.services[0].getResultsWithTimeout(2)
+    told["failing key"], told["left"] = (
+        failing,
+        [key for one in cs.services for key in one.submitted] == [failing],
+    )
 print("TOLD " + json.dumps(told))

@@ -11,7 +11,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from common import service
+from common import Service
 from studio import completion_service
 
 config, queue, url = sys.argv[1:]
@@ -22,9 +22,9 @@ files["url"] = url
 sums["url"] = hashlib.md5(urllib.request.urlopen(url).read()).hexdigest()
 
 function = str(folder / "completion_service_testfunc_files.py")
-with service(config, queue) as cs:
-    number = {cs.submitTaskWithFiles(function, i, files): i for i in range(2)}
-    results = [cs.getResults() for _ in number]
+with Service(config, queue) as cs:
+    number = {cs.submit(function, i, files): i for i in range(2)}
+    results = [cs.result() for _ in number]
 told = {
     "results": sorted([number[key], value] for key, value in results),
     "expected": [[i, [i, sums]] for i in range(2)],

@@ -9,23 +9,23 @@ import random
 import sys
 import time
 
-from common import service, task
+from common import Service, task
 
 config, queue, generations, size, ledger = sys.argv[1:]
 chance = random.Random(1)
 told = {"generations": [], "keys": []}
 population = [[chance.uniform(-5, 5) for _ in range(4)] for _ in range(int(size))]
-with service(config, queue) as cs:
+with Service(config, queue) as cs:
     for _ in range(int(generations)):
         began = time.time()
         genomes = {
-            cs.submitTask(task("evaluate"), {"genome": genome, "ledger": ledger}): genome
+            cs.submit(task("evaluate"), {"genome": genome, "ledger": ledger}): genome
             for genome in population
         }
         submitted = time.time()
         scored = []
         while genomes:
-            key, fitness = cs.getResults()
+            key, fitness = cs.result()
             scored.append((fitness, genomes.pop(key)))
             told["keys"].append(key)
         scored.sort()
@@ -39,6 +39,7 @@ with service(config, queue) as cs:
                 "waiting": round(time.time() - submitted, 1),
             }
         )
+        told["sent again"] = len(cs.services) - 1
         parents = [genome for _, genome in scored[: max(1, len(scored) // 4)]]
         population = [parents[0]]  # so that the best never gets worse
         while len(population) < int(size):
