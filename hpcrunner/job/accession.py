@@ -12,19 +12,11 @@ import re
 import threading
 from collections.abc import Callable
 
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+from hpcrunner.request.accession import accession, base62
+
 _DNS_PATIENCE = 2.0
 _MOST_SECONDS = 3600
 _held: list[object] = []  # for as long as this process lives
-
-
-def base62(number: int) -> str:
-    """A whole number from 0 in digits, upper and lower case letters: 1546495043 is 1gew0R."""
-    digits = ""
-    while number or not digits:
-        number, digit = divmod(number, 62)
-        digits = _DIGITS[digit] + digits
-    return digits
 
 
 def host_name() -> str:
@@ -54,7 +46,7 @@ def take_accession(host: str, now: float, taken: Callable[[str], bool]) -> str:
     """
     name = ""
     for second in range(int(now), int(now) + _MOST_SECONDS):
-        name = f"{host}-{base62(second)}"
+        name = accession(host, second)
         if _hold(f"{base62(second)}-{host}") and not taken(name):
             break
     return name

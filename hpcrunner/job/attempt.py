@@ -319,8 +319,9 @@ class _Attempt:
     def _metadata_files(self, workspace: Workspace) -> MetadataFiles:
         """Begin the metadata of this attempt, under a name of its own."""
         experiment, logs = self.experiment, self.plan.setup.schema_logs
-        accession = _elsewhere(partial(accession_of, experiment, self.started_at))
-        self.metadata = Metadata(experiment, accession, self.environ, self.events, logs=logs)
+        name = _elsewhere(partial(accession_of, experiment, self.started_at))
+        self.events.note("accession", accession=name)
+        self.metadata = Metadata(experiment, name, self.environ, self.events, logs=logs)
         return MetadataFiles(self.metadata, experiment, workspace.tag(METADATA), self.events)
 
     def _sources(self, workspace: Workspace) -> list[Source]:

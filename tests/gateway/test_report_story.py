@@ -18,7 +18,9 @@ NOW = 1_800_000_000.0
 ROW = Experiment(
     "0123456789ab", "exp", "rmq_q", State.RUNNING, NOW - 60, batch="b1", task=3, attempt=1
 )
-CLAIMED = {"time": NOW - 9, "event": "claimed", "host": "n7", "accession": "n7-abc"}
+CLAIM = {"time": NOW - 9, "event": "claimed", "host": "n7", "accession": "n7-abb"}
+NAMED = {"time": NOW - 8, "event": "accession", "accession": "n7-abc"}
+CLAIMED = (CLAIM, NAMED)
 WAITING = Position(attempt=1, stage=Stage.WAITING)
 RUNNING = Position(attempt=1, stage=Stage.STARTED, host="n7", unique="n7-abc")
 
@@ -82,9 +84,18 @@ def test_at_first_it_is_said_that_the_queue_was_looked_at_by_the_gateways_host_a
 
 ATTEMPTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "it has not started": ({}, []),
-    "it has started": ({"noted": events(CLAIMED)}, ["Started", "Info: start"]),
+    "it has started": ({"noted": events(*CLAIMED)}, ["Started", "Info: start"]),
+    "its name is still to come": ({"noted": events(CLAIM), "log": b"one\n"}, []),
+    "whatever comes next, it has started": (
+        {"noted": events(CLAIM, {"event": "running"})},
+        ["Started", "Info: start"],
+    ),
+    "it ended before it had a name": (
+        {"row": over(State.FAILED, "bad", 1), "noted": events(CLAIM), "log": b"one\n"},
+        ["Started", "Info: start", "Info: one", "Info: stop", "Failed"],
+    ),
     "it talks": (
-        {"noted": events(CLAIMED), "log": b"one\n\ntwo\nthr"},
+        {"noted": events(*CLAIMED), "log": b"one\n\ntwo\nthr"},
         ["Started", "Info: start", "Info: one", "Info: ", "Info: two"],
     ),
     "it talks on": ({"position": RUNNING, "log": b"three\n"}, ["Info: three"]),
@@ -97,7 +108,7 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["Stopping"],
     ),
     "it is started again": (
-        {"position": RUNNING, "noted": events(CLAIMED), "log": b"x\n"},
+        {"position": RUNNING, "noted": events(*CLAIMED), "log": b"x\n"},
         ["Started", "Info: start", "Info: x"],
     ),
     "it ends well": (
@@ -109,7 +120,7 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["Info: stop", "Failed"],
     ),
     "it is over before anybody looked": (
-        {"row": over(), "noted": events(CLAIMED), "log": b"a\n"},
+        {"row": over(), "noted": events(*CLAIMED), "log": b"a\n"},
         ["Started", "Info: start", "Info: a", "Info: stop", "Success"],
     ),
     "it is over and there is more to read": (
@@ -152,7 +163,7 @@ def test_what_is_told_when(case: str) -> None:
 
 
 def test_what_was_told_is_not_told_again() -> None:
-    noted, log = events(CLAIMED, {"event": "metadata", "json": "{}"}), b"one\ntwo\n"
+    noted, log = events(*CLAIMED, {"event": "metadata", "json": "{}"}), b"one\ntwo\n"
     position = told(noted=noted, log=log)[-1].after
     assert (position.events, position.log) == (len(noted), len(log))
     rest = told(position=position, noted=noted[position.events :], log=log[position.log :])
@@ -161,7 +172,7 @@ def test_what_was_told_is_not_told_again() -> None:
 
 @pytest.mark.parametrize("told_before", range(9))
 def test_broken_off_after_any_report_it_goes_on_with_the_next(told_before: int) -> None:
-    noted = events(CLAIMED, {"event": "fetching"}, {"event": "metadata", "json": '{"a":1}'})
+    noted = events(*CLAIMED, {"event": "fetching"}, {"event": "metadata", "json": '{"a":1}'})
     log, row = b"one\ntwo\n\xff\n", over()
     whole = told(row, noted=noted, log=log)
     assert len(documents(whole)) == 8
@@ -180,7 +191,7 @@ def test_broken_off_after_any_report_it_goes_on_with_the_next(told_before: int) 
 
 
 def test_a_report_of_an_attempt_names_experiment_host_and_accession() -> None:
-    for document in documents(told(over(), noted=events(CLAIMED), log=b"x\n")):
+    for document in documents(told(over(), noted=events(*CLAIMED), log=b"x\n")):
         assert document["experimentId"] == "exp"
         assert (document["executorId"], document["uniqueId"]) == ("n7", "n7-abc")
 
@@ -189,8 +200,8 @@ def test_the_reports_of_a_second_attempt_name_its_own_host() -> None:
     row = replace(ROW, attempt=2, batch="b2")
     steps = told(row, RUNNING, attempts=(former(1),))
     assert steps[-1].after == Position(attempt=2, stage=Stage.WAITING)
-    other = {**CLAIMED, "host": "n8", "accession": "n8-abd"}
-    (started, _) = documents(told(row, steps[-1].after, noted=events(other)))
+    other = ({**CLAIM, "host": "n8"}, {**NAMED, "accession": "n8-abd"})
+    (started, _) = documents(told(row, steps[-1].after, noted=events(*other)))
     assert (started["executorId"], started["uniqueId"]) == ("n8", "n8-abd")
 
 
@@ -246,14 +257,14 @@ def test_metadata_keep_their_numbers_and_lose_their_secrets() -> None:
     ],
 )
 def test_events_that_make_no_sense_are_passed_over(junk: bytes) -> None:
-    steps = told(noted=events(junk, CLAIMED, junk))
+    steps = told(noted=events(junk, *CLAIMED, junk))
     assert words(steps) == ["Started", "Info: start"]
-    assert steps[-1].after.events == len(events(junk, CLAIMED, junk))
+    assert steps[-1].after.events == len(events(junk, *CLAIMED, junk))
 
 
 @pytest.mark.parametrize("time", ["soon", None, -1, 1e300, True, float("nan")])
 def test_a_time_that_is_none_is_the_gateways(time: object) -> None:
-    (started, _) = documents(told(noted=events({**CLAIMED, "time": time})))
+    (started, _) = documents(told(noted=events(CLAIM, {**NAMED, "time": time})))
     assert started["time"].startswith(("2027", "1970-01-01T00:00:01"))
 
 
@@ -263,7 +274,7 @@ def test_an_event_longer_than_a_piece_does_not_stand_in_the_way() -> None:
 
 
 def test_half_an_event_is_waited_for() -> None:
-    noted = events(CLAIMED)
+    noted = events(CLAIM)
     (step,) = told(noted=noted[:-5])
     assert step.after == WAITING
 

@@ -96,7 +96,8 @@ class Desk:
         for path in (self.spool.log(batch, 1), self.spool.events(batch, 1)):
             path.parent.mkdir(parents=True)
             path.touch()
-        self.note(batch, "claimed", host="n1", accession=f"n1-{batch}")
+        self.note(batch, "claimed", host="n1")
+        self.note(batch, "accession", accession=f"n1-{batch}")
 
     def note(self, batch: str, event: str, **more: object) -> None:
         with self.spool.events(batch, 1).open("a") as file:

@@ -12,6 +12,7 @@ class Stage(str, Enum):
 
     NEW = "new"  # nothing yet
     WAITING = "waiting"  # it has not started
+    CLAIMED = "claimed"  # a job has it; its accession comes next
     STARTED = "started"
     STOPPED = "stopped"  # the log is told to its end; its ending itself comes next
     DONE = "done"  # nothing more is to be said of the experiment

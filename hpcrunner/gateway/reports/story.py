@@ -116,18 +116,30 @@ def _events(facts: Facts, position: Position) -> Iterator[Step]:
         if name == "claimed":
             host = _word(event.get("host")) or facts.host
             unique = _word(event.get("accession")) or accession(host, at)
-            position = replace(position, stage=Stage.STARTED, host=host, unique=unique)
-            # The position moves with the second of the two: a crash between repeats the first.
-            yield Step(_said(facts, position, Progress(TaskState.STARTED), at), before)
-            yield Step(_said(facts, position, LogEntry(Severity.INFO, "start"), at), position)
-        elif position.stage is Stage.STARTED and name == "stopping":
+            position = replace(position, stage=Stage.CLAIMED, host=host, unique=unique)
+            continue
+        if position.stage is Stage.CLAIMED:
+            unique = _word(event.get("accession")) or position.unique
+            position = replace(position, stage=Stage.STARTED, unique=unique)
+            yield from _start(facts, before, position, at)
+        if position.stage is Stage.STARTED and name == "stopping":
             yield Step(_said(facts, position, Progress(TaskState.STOPPING), at), position)
         elif position.stage is Stage.STARTED and name == "metadata":
             document = _document(event.get("json"))
             if document is not None:
                 progress = Progress(TaskState.STARTED, json=document)
                 yield Step(_said(facts, position, progress, at), position)
+    over = _ending_of(facts, position.attempt) is not None and facts.events.whole
+    if position.stage is Stage.CLAIMED and over:
+        before, position = position, replace(position, stage=Stage.STARTED)
+        yield from _start(facts, before, position, facts.now)
     yield Step(None, position)
+
+
+def _start(facts: Facts, before: Position, after: Position, at: float) -> Iterator[Step]:
+    # The position moves with the second of the two: a crash between repeats the first.
+    yield Step(_said(facts, after, Progress(TaskState.STARTED), at), before)
+    yield Step(_said(facts, after, LogEntry(Severity.INFO, "start"), at), after)
 
 
 def _lines(facts: Facts, position: Position) -> Iterator[Step]:
