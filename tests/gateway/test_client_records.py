@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ class Desk:
 
     def tell(self) -> None:
         """Rounds until nothing is in the threads' hands."""
-        self.records.finish(lambda _: None, lambda: True)
+        until = time.monotonic() + 60
+        self.records.finish(lambda _: time.sleep(0.01), lambda: time.monotonic() < until)
+        assert time.monotonic() < until
 
     def submit(self) -> Experiment:
         self.parts.dispatch.step()
@@ -275,8 +278,11 @@ def test_a_store_that_hangs_stalls_no_round(desk: Desk, hole: socket.socket) -> 
     connection, _ = hole.accept()  # the thread is at it, and stays there
     desk.database = folder
     e = desk.send("k", experimentLifetime="-10m")
+    until = time.monotonic() + 60
     while e.id in desk.parts.journal.untold():
+        assert time.monotonic() < until
         desk.records.step()
+        time.sleep(0.01)
     assert desk.read()["status"] == "finished"
     assert len(desk.parts.journal.untold()) == 1
     connection.close()
