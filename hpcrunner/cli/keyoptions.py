@@ -6,6 +6,8 @@ from typing import Annotated
 
 from hpcrunner.cli.options import option
 
+_PANEL = "Sealed messages"
+
 EncryptDir = Annotated[
     str,
     option(
@@ -13,6 +15,7 @@ EncryptDir = Annotated[
         "Folder of the private keys that requests are sealed for: encryption/ssh-privatekey, "
         "passphrase/ssh-passphrase.",
         metavar="FOLDER",
+        rich_help_panel=_PANEL,
     ),
 ]
 RequestSignaturesDir = Annotated[
@@ -22,6 +25,7 @@ RequestSignaturesDir = Annotated[
         "Folder of the senders' ssh-ed25519 public keys; a file's name is that of a queue, or "
         "how its name begins.",
         metavar="FOLDER",
+        rich_help_panel=_PANEL,
     ),
 ]
 ResponseSignaturesDir = Annotated[
@@ -31,6 +35,7 @@ ResponseSignaturesDir = Annotated[
         "Folder of the RSA public keys that reports are sealed for, named as their response "
         "queues begin.",
         metavar="FOLDER",
+        rich_help_panel=_PANEL,
     ),
 ]
 ClearTextMessages = Annotated[
@@ -40,5 +45,6 @@ ClearTextMessages = Annotated[
         "Whether messages that are not sealed are taken; default: where no keys for requests "
         "are configured. The site's clear_text has exceptions by queue.",
         show_default=False,
+        rich_help_panel=_PANEL,
     ),
 ]
