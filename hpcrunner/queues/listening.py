@@ -160,6 +160,7 @@ class ListeningSource:
             unsettled, self._held = list(self._held.values()), {}
             if waiting or unsettled:
                 _give_back(listener.server, [*unsettled, *waiting])
+            listener.dismissed.set()
             listener.join(_FAREWELL)
 
     def _release(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -185,6 +186,7 @@ class _Listener(threading.Thread):
         self._rota = Rota(clock)
         self._names: Mapping[str, str] = {}
         self._look_at = float("-inf")
+        self.dismissed = threading.Event()  # nobody needs the server any more
         self._changed = threading.Condition()
         # All below belongs to whoever holds the condition.
         self._waiting: list[_Waiting] = []
@@ -240,6 +242,7 @@ class _Listener(threading.Thread):
                 # A thread that dies would leave a gateway that hears nothing and says nothing.
                 log.exception("%s: a fault in hpcrunner while listening", self.server.name)
                 self._pause(self._backoff.failed(at_least=_REFUSED_PAUSE))
+        self.dismissed.wait()
         self.server.close()
 
     def _turn(self, room: int) -> None:

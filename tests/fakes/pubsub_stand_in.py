@@ -89,12 +89,16 @@ class StandIn:
             if subscription.topic == request.topic:
                 self.waiting[name] += [_Message(m) for m in request.messages]
         self._changed.notify_all()
-        return types.PublishResponse(message_ids=[str(next(self._numbers)) for _ in "x"])
+        return types.PublishResponse(
+            message_ids=[str(next(self._numbers)) for _ in request.messages]
+        )
 
     def _Pull(self, request: Any, context: Any) -> Any:
         while True:
+            if request.subscription not in self.waiting:
+                context.abort(grpc.StatusCode.NOT_FOUND, "deleted meanwhile")
             now = time.monotonic()
-            found = [m for m in self.waiting.get(request.subscription, ()) if m.visible_at <= now]
+            found = [m for m in self.waiting[request.subscription] if m.visible_at <= now]
             if found or request.return_immediately or not context.is_active():
                 break
             self._changed.wait(0.05)

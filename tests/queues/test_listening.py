@@ -76,6 +76,8 @@ class Scripted:
         return 0
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        time.sleep(0.02)
+        assert not self.closed.is_set(), "the connection is needed for this"
         self.returned += [d.body for d in deliveries]
 
     def close(self) -> None:
@@ -204,6 +206,8 @@ def test_a_take_after_closing_listens_again(
 ) -> None:
     source.take(5)
     source.close()
+    assert server.closed.wait(30)
+    server.closed.clear()
     server.content["a"] = [b"x"]
     assert [d.body for d in coming(source, 1)] == [b"x"]
 
@@ -321,6 +325,8 @@ def test_what_is_served_is_counted_over_all_its_lives(
     source.take(1)
     eventually(lambda: source.served() == Served("sqs", ("a",), 1, 0))
     source.close()
+    assert server.closed.wait(30)
+    server.closed.clear()
     assert source.served() == Served("sqs", (), 1, 0)
     source.take(1)
     eventually(lambda: source.served() == Served("sqs", ("a",), 2, 0))
