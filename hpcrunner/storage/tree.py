@@ -3,13 +3,18 @@
 Every folder on the way to a member is opened by itself and never through a link (O_NOFOLLOW), so
 no order of members, links and chains of links can lead a write out of the tree. Links may be
 made, but only if they end inside it.
+
+What an archive may cost is bounded, too, since a few compressed kilobytes can ask for anything:
+bytes, members, the memory for their names, and the steps of walking to them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +26,9 @@ from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
 
 MOST_MEMBERS = 1_000_000
 LONGEST_NAME = 4096  # PATH_MAX
+MOST_NAMES = 128 << 20  # bytes of names that must be remembered to the end
+MOST_STEPS = 20_000_000  # folders opened and links followed
+MOST_LINKS_IN_A_ROW = 40  # Linux follows no more (path_resolution(7))
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -54,10 +62,16 @@ class Tree:
         self._at: tuple[Parts, int] = ((), -1)
         self._times: list[tuple[str, float]] = []
         self._links: list[str] = []
+        self._names = 0
+        self._steps = 0
+        # On a file system that takes A for a: each name as it takes it → as the archive has it.
+        self._spelled: dict[str, str] | None = None
 
     def __enter__(self) -> Tree:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if folds_names(self._root):
+            self._spelled = {}
         return self
 
     def __exit__(
@@ -119,7 +133,7 @@ class Tree:
                 os.mkdir(parts[-1], (mode & 0o755) | 0o700, dir_fd=parent)
             except FileExistsError:
                 os.close(os.open(parts[-1], _FOLDER, dir_fd=parent))
-            self._times.append(("/".join(parts), mtime))
+            self._times.append((self._remembered(parts), mtime))
 
     def link(self, name: str, target: str, mtime: float) -> None:
         """A symbolic link to something inside the tree, there or not."""
@@ -127,6 +141,8 @@ class Tree:
         with self._guarded(name):
             parts = self._parts(name)
             depth = len(parts) - 1
+            if not target:
+                raise self.refused(f"link {shown(name)} leads nowhere")
             if target.startswith("/"):
                 raise self._outside(name)
             for step in target.split("/"):
@@ -134,6 +150,7 @@ class Tree:
                 if depth < 0:
                     raise self._outside(name)
             parent = self._parent(parts)
+            self._remembered(parts)
             try:
                 os.symlink(target, parts[-1], dir_fd=parent)
             except FileExistsError:
@@ -186,7 +203,34 @@ class Tree:
             raise self.refused(f"member {shown(name)} climbs out of the folder")
         if not parts and not root:
             raise self.refused("a member without a name")
+        if self._spelled is not None:
+            self._check_spelling(parts, self._spelled)
         return parts
+
+    def _check_spelling(self, parts: Parts, spelled: dict[str, str]) -> None:
+        """Refuse a name that would silently be another member here."""
+        for count in range(1, len(parts) + 1):
+            name = "/".join(parts[:count])
+            known = spelled.get(folded(name))
+            if known is None:
+                spelled[folded(name)] = name
+                self._remembered(parts[:count])
+            elif known != name:
+                raise self.refused(
+                    f"members {shown(known)} and {shown(name)} are one file on this node's disk"
+                )
+
+    def _remembered(self, parts: Parts) -> str:
+        name = "/".join(parts)
+        self._names += len(name) + 100
+        if self._names > MOST_NAMES:
+            raise self.refused("more names of folders and links than can be remembered")
+        return name
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise self.refused("folders and links nested beyond all measure")
 
     def _count(self) -> None:
         self.members += 1
@@ -208,6 +252,7 @@ class Tree:
         handle = os.dup(self._root)
         for part in wanted:
             try:
+                self._step()
                 try:
                     inner = os.open(part, _FOLDER, dir_fd=handle)
                 except FileNotFoundError:
@@ -230,15 +275,42 @@ class Tree:
     def _unlink_outside(self) -> list[str]:
         """Take away the links that lead out after all; returns their names."""
         # Only now are all links there that a link may lead through.
-        root = os.path.realpath(self.path)
         outside = []
         for name in self._links:
-            end = os.path.realpath(f"{root}/{name}")
-            if end != root and not end.startswith(f"{root}/"):
+            if self._leads_out(name):
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=self._root)
                 outside.append(name)
         return outside
+
+    def _leads_out(self, name: str) -> bool:
+        """Whether a link leads out of the tree, or nobody can tell."""
+        # Not os.path.realpath: it follows a chain of a million links a million times.
+        at: list[str] = []
+        waiting, links = name.split("/")[::-1], 0
+        while waiting:
+            self._steps += 1
+            if self._steps > MOST_STEPS:
+                return True
+            part = waiting.pop()
+            if part == "..":
+                if not at:
+                    return True
+                at.pop()
+            elif part not in ("", "."):
+                at.append(part)
+                try:
+                    target = os.readlink("/".join(at), dir_fd=self._root)
+                except OSError as error:
+                    if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                        return True
+                    continue  # no link
+                links += 1
+                if links > MOST_LINKS_IN_A_ROW or target.startswith("/"):
+                    return True
+                at.pop()
+                waiting += target.split("/")[::-1]
+        return False
 
     @contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
@@ -284,15 +356,48 @@ class OpenMember:
         if count < 0:
             raise self._tree.refused(f"sparse member {shown(self._name)} is damaged")
         self._tree.spend(count)
-        os.lseek(self._handle, count, os.SEEK_CUR)
+        with self._sized():
+            os.lseek(self._handle, count, os.SEEK_CUR)
         self._hole = self._hole or count > 0
 
     def finish(self, mtime: float | None) -> None:
         """Give the file its full length and its time."""
         if self._hole:
-            os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
+            with self._sized():
+                os.ftruncate(self._handle, os.lseek(self._handle, 0, os.SEEK_CUR))
         if mtime is not None:
             _stamp(self._handle, mtime)
+
+    @contextmanager
+    def _sized(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, OverflowError):
+            raise self._tree.refused(
+                f"member {shown(self._name)} is larger than any file can be here"
+            ) from None
+
+
+def folds_names(folder: int) -> bool:
+    """Whether the file system of an open folder takes names for one that differ in case."""
+    name = f".A{secrets.token_hex(8)}"
+    try:
+        os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
+    except OSError:
+        return False  # it will show with the first member
+    try:
+        os.stat(name.swapcase(), dir_fd=folder)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.unlink(name, dir_fd=folder)
+
+
+def folded(name: str) -> str:
+    """A name as a file system that folds case and Unicode's forms may keep it."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _stamp(file: int | str, mtime: float, folder: int | None = None) -> None:

@@ -15,6 +15,10 @@ from hpcrunner.storage.tree import MOST_MEMBERS, Tree
 
 _CHUNK = 1 << 20
 _LONGEST_TARGET = 4096
+MOST_DIRECTORY = 32 << 20  # zipfile keeps all of it in memory, tenfold
+_END = b"PK\x05\x06"  # APPNOTE.TXT, 4.3.16
+_END64 = b"PK\x06\x06"  # 4.3.14
+_LAST = 22 + 65535 + 76  # most bytes from the end records to the end
 _UNIX = 3  # ZipInfo.create_system: only then do the upper attribute bits hold a mode
 
 
@@ -30,6 +34,8 @@ def unpack_zip(stream: BinaryIO, beside: Path, tree: Tree) -> int:
                 tree.spend(len(data))
                 _spool(spool, data, tree)
             spooled = tree.bytes
+            if _directory_size(spool) > MOST_DIRECTORY:
+                raise tree.refused("a zip with more members than can be remembered")
             with zipfile.ZipFile(spool) as archive:
                 members = archive.infolist()
                 if len(members) > MOST_MEMBERS:
@@ -43,6 +49,22 @@ def unpack_zip(stream: BinaryIO, beside: Path, tree: Tree) -> int:
             remedy="upload it again, or as a tar",
         ) from None
     return tree.bytes - spooled
+
+
+def _directory_size(spool: BinaryIO) -> int:
+    """The greatest size of the central directory that an end record of this zip may name."""
+    start = max(0, spool.seek(0, 2) - _LAST)
+    spool.seek(start)
+    end = spool.read()
+    sizes = [0]
+    for magic, at, length in ((_END, 12, 4), (_END64, 40, 8)):
+        found = end.find(magic)
+        while found >= 0:
+            size = int.from_bytes(end[found + at : found + at + length], "little")
+            if not (magic == _END and size == 0xFFFFFFFF):  # says: see the other record
+                sizes.append(size)
+            found = end.find(magic, found + 1)
+    return max(sizes)
 
 
 def _spool(spool: BinaryIO, data: bytes, tree: Tree) -> None:
@@ -59,6 +81,8 @@ def _take(archive: zipfile.ZipFile, member: zipfile.ZipInfo, tree: Tree) -> None
         mtime = time.mktime((*member.date_time, 0, 0, -1))
     except (OverflowError, ValueError):
         mtime = 0.0
+    if member.header_offset < 0:  # zipfile would seek there
+        raise tree.refused(f"member {shown(member.filename)} lies before the archive")
     if member.flag_bits & 1:
         raise tree.refused(f"member {shown(member.filename)} is encrypted")
     if member.is_dir():
