@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 from functools import partial
 from typing import Annotated
 
@@ -18,9 +20,11 @@ from hpcrunner.cli.storeoptions import (
     AllowEnvSecrets,
     CacheDir,
     CacheSize,
+    GenerateMetadata,
     S3Ca,
     S3Cert,
     S3Key,
+    SchemaLogs,
     with_stores,
 )
 from hpcrunner.gateway.assemble import gateway_id
@@ -110,6 +114,8 @@ def gateway(
     s3_cert: S3Cert = "",
     s3_key: S3Key = "",
     allow_env_secrets: AllowEnvSecrets = None,
+    generate_metadata: GenerateMetadata = None,
+    schema_logs: SchemaLogs = None,
     limit_tasks: Annotated[
         int, limited("--limit-tasks", "End after that many experiments; 0: never.", min=0)
     ] = 0,
@@ -167,6 +173,8 @@ def gateway(
     read the site's file again. docs/operating.md tells how to run it for months.
     """
     start_logging(log_format, debug=debug)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        faulthandler.register(number)  # a gateway that seems to hang shows where
 
     def read_site() -> Site:
         return with_stores(
@@ -177,6 +185,8 @@ def gateway(
             s3_cert=s3_cert,
             s3_key=s3_key,
             allow_env_secrets=allow_env_secrets,
+            generate_metadata=generate_metadata,
+            schema_logs=schema_logs,
         )
 
     chosen = read_site()

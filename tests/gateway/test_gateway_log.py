@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 HUSH = "hush0hush0"
@@ -29,3 +30,13 @@ def test_a_log_format_that_is_none_is_refused(login: Any) -> None:
     _, said = login.run("gateway", "--log-format", "xml", code=2)
     assert "console" in said
     assert "json" in said
+
+
+def test_a_gateway_shows_where_it_is_and_goes_on(login: Any, until: Any) -> None:
+    gateway = login.gateway()
+    gateway.send_signal(signal.SIGUSR1)
+    until(lambda: "most recent call first" in login.log(), login.log)
+    login.publish("one")
+    until(lambda: login.runs("ended")["one"], login.log)
+    gateway.terminate()
+    assert gateway.wait(60) == 0, login.log()
