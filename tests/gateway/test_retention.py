@@ -297,6 +297,23 @@ def test_former_attempts_of_a_live_experiment_keep_their_batch(
     assert left(parts) == ([], 0, 0)
 
 
+def test_logs_stay_while_reports_of_them_are_due_but_for_a_day_at_most(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    told, due = submitted(parts, message, 1), submitted(parts, message, 1, "f")
+    with parts.journal._file.write() as db:
+        db.execute("UPDATE experiments SET reports = 'due'")
+    parts.journal.reported([told[0].id])
+    parts.journal.end([(e.id, WON) for e in (*told, *due)])
+    parts.clock.forward(parts.site.repeat_window + 1)
+    swept = run_sweep(parts, secrets=0.0, ended=0.0, dead=0.0)
+    # Credentials are not what reports are made of.
+    assert numbers(swept) == {"plans": 1, "messages": 1, "batches": 1, "experiments": 1}
+    assert left(parts)[0] == [due[0].batch]
+    parts.clock.forward(DAY)
+    assert numbers(run_sweep(parts, ended=0.0)) == {"batches": 1, "experiments": 1}
+
+
 @pytest.mark.usefixtures("old")
 @pytest.mark.parametrize("verb", Verb)
 def test_an_experiment_that_somebody_asks_something_of_is_kept(parts: Any, verb: Verb) -> None:
