@@ -14,7 +14,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization as pem
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-pytestmark = [pytest.mark.slurm, pytest.mark.rabbitmq, pytest.mark.s3, pytest.mark.client]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.rabbitmq,
+    pytest.mark.s3,
+    pytest.mark.client,
+    pytest.mark.timeout(600),
+]
 
 VERSION = "0.0.49"
 PASSPHRASE = b"open sesame"
@@ -84,7 +90,7 @@ def test_a_sealed_run_comes_back_and_one_of_a_stranger_or_in_clear_text_is_set_a
         key: str = customer.studio_run(f"{name}_{workdir.name}", "run.py", config=configs[name])
         return key
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         keys = dict(zip(configs, pool.map(submit, configs), strict=True))
     messages = waiting(customer.cluster.facts["rabbitmq"]["url"], customer.queue)
     assert sorted(SECRET.encode() in message for message in messages) == [False, False, True]

@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slurm, pytest.mark.rabbitmq, pytest.mark.s3, pytest.mark.client]
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.rabbitmq,
+    pytest.mark.s3,
+    pytest.mark.client,
+    pytest.mark.timeout(600),
+]
 
 VERSION = "0.0.49"
 
@@ -155,7 +161,7 @@ def runs(new_workdir: Any, new_customer: Any, serving: Any) -> Iterator[Runs]:
                 f"--capture-once={folder}/data/a.txt:one",
                 f"--capture-once={folder}/data:many",
             )
-            with ThreadPoolExecutor(2) as pool:
+            with ThreadPoolExecutor(4) as pool:
                 submitted = [
                     pool.submit(runs.submit, "sweep", rates, depths, "sweep.py"),
                     pool.submit(
