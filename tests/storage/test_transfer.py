@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -115,6 +116,22 @@ def test_the_budget_holds_for_plain_files(root: Path, faulty: Any) -> None:
     with pytest.raises(DiskBudgetExceeded):
         download(faulty.http(), root / "b", False, budget=999)
     assert not (root / "b").exists()
+
+
+@pytest.mark.parametrize("unpack", [True, False])
+def test_a_download_stops_at_its_budget(root: Path, rclone: Any, unpack: bool) -> None:
+    (root / "d").mkdir()
+    (root / "d/f").write_bytes(os.urandom(1 << 20))
+    place = rclone.at("budget.tar")
+    packed = upload(root / "d", place, root)
+    size = 1 << 20 if unpack else packed.size
+    for number, budget in enumerate((size, size + 1, 2 * size)):
+        assert download(place, root / f"ok{number}", unpack, budget=budget).bytes == size
+    for number, budget in enumerate((size - 1, size // 2, 0)):
+        folder = root / f"no{number}"
+        with pytest.raises(DiskBudgetExceeded):
+            download(place, folder, unpack, budget=budget)
+        assert sum(f.stat().st_size for f in folder.glob("*")) <= budget
 
 
 def test_the_budget_holds_for_archives(root: Path, place: Location) -> None:
