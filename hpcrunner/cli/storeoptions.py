@@ -1,4 +1,4 @@
-"""The options about artifact stores, named as StudioML's; each replaces a key of the site."""
+"""The options about stores and what goes there, named as StudioML's; each replaces a site's key."""
 
 from __future__ import annotations
 
@@ -63,6 +63,26 @@ AllowEnvSecrets = Annotated[
 ]
 
 
+GenerateMetadata = Annotated[
+    bool | None,
+    option(
+        "--generate-metadata/--no-generate-metadata",
+        "Whether attempts leave metadata/scrape-host-….json in the bucket (generate_metadata).",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+SchemaLogs = Annotated[
+    bool | None,
+    option(
+        "--schema-logs/--no-schema-logs",
+        "Whether these documents have a log of what is printed (schema_logs).",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
 def with_stores(
     site: Site,
     *,
@@ -72,6 +92,8 @@ def with_stores(
     s3_cert: str,
     s3_key: str,
     allow_env_secrets: bool | None,
+    generate_metadata: bool | None,
+    schema_logs: bool | None,
 ) -> Site:
     """The site with what was given of these, judged like its file's. Raises SiteError."""
     cache: dict[str, Any] = {"path": _absolute(cache_dir)} if cache_dir else {}
@@ -84,8 +106,12 @@ def with_stores(
         changes["artifact_cache"] = {**dict(site.artifact_cache), **cache}
     if s3:
         changes["s3"] = {**dict(site.s3), **s3}
-    if allow_env_secrets is not None:
-        changes["allow_env_secrets"] = allow_env_secrets
+    switches = {
+        "allow_env_secrets": allow_env_secrets,
+        "generate_metadata": generate_metadata,
+        "schema_logs": schema_logs,
+    }
+    changes.update((key, given) for key, given in switches.items() if given is not None)
     return with_changes(site, changes) if changes else site
 
 

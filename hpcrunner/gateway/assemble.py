@@ -24,6 +24,7 @@ from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
 from hpcrunner.gateway.measured import Measured
+from hpcrunner.gateway.metadata_store import MetadataStore
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.reports.reporter import Reporter
@@ -34,6 +35,7 @@ from hpcrunner.keys.keyring import keyring_from
 from hpcrunner.queues.responders import RESPONDING
 from hpcrunner.queues.sources import QueueOptions, sources_from
 from hpcrunner.schedulers.choose import open_scheduler
+from hpcrunner.sites.node_setup import store_rules
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -148,6 +150,7 @@ def put_together(
             tell=tell,
             reporter=reporter,
             client_records=client_records,
+            metadata_store=_metadata_store(hold, site),
         )
 
 
@@ -185,6 +188,12 @@ def _reporter(hold: Hold, options: GatewayOptions) -> Reporter | None:
     from hpcrunner.gateway.reports.open import open_teller
 
     return Reporter(hold.journal, partial(open_teller, hold.spool, options.queues, folder))
+
+
+def _metadata_store(hold: Hold, site: Site) -> MetadataStore | None:
+    if site.metadata_store is None:
+        return None
+    return MetadataStore(hold.journal, hold.spool, site.metadata_store, tls=store_rules(site).tls)
 
 
 def _by_hand(spool: Spool) -> QueueOptions:

@@ -16,6 +16,7 @@ from hpcrunner.gateway.happenings import Round, Tell, nobody
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import SpoolLock
+from hpcrunner.gateway.metadata_store import MetadataStore
 from hpcrunner.gateway.orders import Orders
 from hpcrunner.gateway.pace import Setbacks
 from hpcrunner.gateway.reports.reporter import Reporter
@@ -86,6 +87,7 @@ class Gateway:
         tell: Tell = nobody,
         reporter: Reporter | None = None,
         client_records: ClientRecords | None = None,
+        metadata_store: MetadataStore | None = None,
     ) -> None:
         self._hold = hold
         self._journal = hold.journal
@@ -101,6 +103,7 @@ class Gateway:
         self._tell = tell
         self._reporter = reporter
         self._client_records = client_records
+        self._metadata_store = metadata_store
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
@@ -168,6 +171,8 @@ class Gateway:
             self._reporter.step()
         if self._client_records is not None:
             self._client_records.step()
+        if self._metadata_store is not None:
+            self._metadata_store.step()
         if taken or submitted or live:
             self._busy_at = self._clock()
         self._pause = _INTAKE_FLOOR if taken else min(_INTAKE_CEILING, self._pause * 1.5)
@@ -193,7 +198,7 @@ class Gateway:
     def _tell_the_rest(self, orders: Orders) -> None:
         """Before an end of its own accord: reports and records of what has just ended."""
         until = self._clock() + _FINISHING
-        for teller in (self._reporter, self._client_records):
+        for teller in (self._reporter, self._client_records, self._metadata_store):
             if teller is not None:
                 teller.finish(orders.pause, lambda: orders.go_on() and self._clock() < until)
 

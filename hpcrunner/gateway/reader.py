@@ -218,6 +218,33 @@ class Reader:
         )
         return [(r[0], State(r[1]), r[2]) for r in found]
 
+    def last_step(self) -> int:
+        """The number of the latest step of any experiment; steps are numbered in their order."""
+        found = self._file.read("SELECT coalesce(max(rowid), 0) FROM transitions")
+        return int(found[0][0])
+
+    def ended_after(self, step: int, most: int) -> list[tuple[int, str]]:
+        """The next steps after that one that tell an ending, with the experiments' ids.
+
+        An attempt's ending is one too, though another attempt followed it.
+        """
+        return self._file.read(
+            "SELECT rowid, experiment FROM transitions"
+            f" WHERE rowid > ? AND NOT {NOT_FINAL} ORDER BY rowid LIMIT ?",
+            (step, most),
+        )
+
+    def ended_later(self, experiment: Experiment) -> bool:
+        """Whether another experiment of the same key was received later, and has ended too."""
+        if not experiment.key:
+            return False
+        found = self._file.read(
+            f"SELECT 1 FROM experiments WHERE key = ? AND received_at > ? AND NOT {NOT_FINAL}"
+            " LIMIT 1",
+            (experiment.key, experiment.received_at),
+        )
+        return bool(found)
+
     def _experiments(self, clause: str, values: tuple[object, ...]) -> list[Experiment]:
         found = self._file.read(f"SELECT {rows.COLUMNS} FROM experiments {clause}", values)
         return [rows.experiment_of(row) for row in found]

@@ -18,6 +18,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job import artifacts, claim, limits
 from hpcrunner.job.build import last_lines
 from hpcrunner.job.clientrecord import ClientRecord
+from hpcrunner.job.diskwatch import DiskWatch
 from hpcrunner.job.ending import (
     Ending,
     Outlook,
@@ -273,7 +274,7 @@ class _Attempt:
         self.tee = tee = Tee(workspace.output, metadata.scraper.feed if metadata else None)
         metrics = metrics_of(self.experiment, workspace, self.environ)
         process = PayloadProcess(words, environment, workspace.cwd)
-        watch = StopWatch(self._sources(workspace), stopper.ask)
+        watch = StopWatch([*self._sources(workspace), *self._disk_watch(workspace)], stopper.ask)
         crashpoint("job.payload_started")
         try:
             self.payload_started_at = time.time()
@@ -318,11 +319,12 @@ class _Attempt:
 
     def _metadata_files(self, workspace: Workspace) -> MetadataFiles:
         """Begin the metadata of this attempt, under a name of its own."""
-        experiment, logs = self.experiment, self.plan.setup.schema_logs
+        experiment, setup, events = self.experiment, self.plan.setup, self.events
         name = _elsewhere(partial(accession_of, experiment, self.started_at))
-        self.events.note("accession", accession=name)
-        self.metadata = Metadata(experiment, name, self.environ, self.events, logs=logs)
-        return MetadataFiles(self.metadata, experiment, workspace.tag(METADATA), self.events)
+        events.note("accession", accession=name)
+        self.metadata = Metadata(experiment, name, self.environ, events, logs=setup.schema_logs)
+        folder, wanted = workspace.tag(METADATA), setup.generate_metadata
+        return MetadataFiles(self.metadata, experiment, folder, events, wanted=wanted)
 
     def _sources(self, workspace: Workspace) -> list[Source]:
         """Where somebody may have written that this attempt is to stop."""
@@ -335,6 +337,10 @@ class _Attempt:
             if artifact.tag == STATUS
         ]
         return sources
+
+    def _disk_watch(self, workspace: Workspace) -> list[Source]:
+        budget = self.experiment.disk_budget if self.plan.setup.disk_watched else 0
+        return [DiskWatch(workspace.home, budget)] if budget else []
 
     def given_up(self) -> Stop | None:
         """Whether the gateway has fenced this attempt: it took the job for dead."""

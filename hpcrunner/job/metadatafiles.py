@@ -73,12 +73,19 @@ class MetadataFiles:
     """What is written and uploaded of an attempt's metadata; one save at a time.
 
     Uploading single files is no condition of success: what fails there is told as an event and
-    tried again with the next save.
+    tried again with the next save. With ``wanted`` False the artifact is one like any other.
     """
 
     def __init__(
-        self, metadata: Metadata, experiment: PlannedExperiment, folder: Path, events: Events
+        self,
+        metadata: Metadata,
+        experiment: PlannedExperiment,
+        folder: Path,
+        events: Events,
+        *,
+        wanted: bool = True,
     ) -> None:
+        self._wanted = wanted
         self._metadata = metadata
         self._document = experiment.document
         self._folder = folder
@@ -88,7 +95,7 @@ class MetadataFiles:
 
     def refresh(self, tag: str = METADATA) -> None:
         """Write the documents as they are now, before an artifact of that tag is saved."""
-        if tag != METADATA:
+        if tag != METADATA or not self._wanted:
             return
         with suppress(OSError):
             self._folder.mkdir(mode=0o700)
@@ -104,7 +111,7 @@ class MetadataFiles:
         """
 
         def both(artifact: PlannedArtifact, folder: Path) -> SavedArtifact:
-            if artifact.tag != METADATA:
+            if artifact.tag != METADATA or not self._wanted:
                 return upload(artifact, folder)
             saved = upload(artifact, folder) if tar() else None
             ours = self._publish(artifact)

@@ -99,8 +99,9 @@ class NodeSetup:
     scheduler kills ``kill_wait`` seconds after its own SIGTERM. job/limits.py has the budget.
     What lies unused in the cache for ``environments_kept`` seconds is removed (None: nothing).
     Immutable artifacts are kept below ``artifact_cache`` ("": ``cache``), at most
-    ``artifact_cache_size`` bytes of them (0: none). ``schema_logs``: whether the metadata has a
-    log of what the payload prints.
+    ``artifact_cache_size`` bytes of them (0: none). ``disk_watched``: whether a payload whose
+    folders outgrow its ``disk_budget`` is stopped. ``generate_metadata``: whether the
+    attempt leaves documents in ``_metadata``, ``schema_logs``: with a log of what it prints.
     """
 
     scratch: str
@@ -115,6 +116,8 @@ class NodeSetup:
     environments_kept: float | None = None
     artifact_cache: str = ""
     artifact_cache_size: int = 0
+    disk_watched: bool = False
+    generate_metadata: bool = True
     schema_logs: bool = True
 
 

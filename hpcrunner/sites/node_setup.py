@@ -22,6 +22,9 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         environments_kept=site.retention.environments,
         artifact_cache=site.artifact_cache.path or "",
         artifact_cache_size=site.artifact_cache.size,
+        disk_watched=site.enforce_disk,
+        generate_metadata=site.generate_metadata,
+        schema_logs=site.schema_logs,
     )
 
 

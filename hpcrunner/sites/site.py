@@ -42,6 +42,7 @@ from hpcrunner.sites.values import (
     PythonVersion,
     Seconds,
     SlurmName,
+    StoreAddress,
     Switch,
     Text,
     Variable,
@@ -88,6 +89,21 @@ class Site(Part):
         "`config.storage`, may use the AWS keys in the request's `config.env`.",
     )
     s3: S3 = Field(default=S3(), description="TLS of S3 servers other than AWS's own.")
+    generate_metadata: Switch = Field(
+        default=True,
+        description="Whether each attempt of a request with a mutable `_metadata` artifact leaves "
+        "`metadata/scrape-host-….json` in its bucket; docs/metadata.md.",
+    )
+    schema_logs: Switch = Field(
+        default=True,
+        description="Whether that document has a log of what the payload prints.",
+    )
+    metadata_store: StoreAddress | None = Field(
+        default=None,
+        description="Where the gateway writes a document for each experiment that has ended, "
+        "credentials masked. A bucket is used with the credentials of the gateway's environment.",
+        examples=["/shared/group/experiments", "s3://bucket/experiments"],
+    )
     python: Program = Field(
         default_factory=lambda: sys.executable,
         description="Interpreter on the nodes that has hpcrunner installed in its own "
@@ -121,6 +137,11 @@ class Site(Part):
     )
     tmp: Switch = Field(
         default=False, description="Whether `hdd` of the request is asked for with `--tmp`."
+    )
+    enforce_disk: Switch = Field(
+        default=False,
+        description="Whether a payload is stopped when its folders hold more than `hdd` of the "
+        "request; looked at once a minute. What is fetched for it may never exceed that.",
     )
     account: SlurmName | None = Field(
         default=None, description="Account to charge.", examples=["research"]

@@ -180,6 +180,14 @@ def _login_path(value: Any) -> Any:
     return _one_line(path)
 
 
+def _store_address(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(("s3:", "gs:")):
+        if not re.fullmatch(r"(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]+(/[^\x00-\x20\x7f?#]*)?", value):
+            raise ValueError
+        return value
+    return _login_path(value)
+
+
 def _node_path(value: str) -> str:
     if not value.startswith(("/", "$")):
         raise ValueError("a relative path")
@@ -251,6 +259,11 @@ LoginPath = Annotated[
         "an absolute path without backslashes; ~ and $NAME are expanded when the file is read, "
         "where NAME must be set"
     ),
+]
+StoreAddress = Annotated[
+    str,
+    BeforeValidator(_store_address),
+    Allowed("an absolute path, `s3://bucket/prefix` or `gs://bucket/prefix`"),
 ]
 NodePath = Annotated[
     str,

@@ -16,7 +16,7 @@ from hpcrunner.sites.site import Site
 
 NOTHING: dict[str, Any] = {
     **dict.fromkeys(("cache_dir", "cache_size", "s3_ca", "s3_cert", "s3_key"), ""),
-    "allow_env_secrets": None,
+    **dict.fromkeys(("allow_env_secrets", "generate_metadata", "schema_logs")),
 }
 
 
@@ -43,11 +43,14 @@ def test_what_is_given_reaches_the_nodes_and_the_addresses(
         s3_cert="/c.pem",
         s3_key="/k.pem",
         allow_env_secrets=False,
+        generate_metadata=False,
+        schema_logs=False,
     )
     setup, rules = node_setup(site, 0), store_rules(site)
     assert (setup.artifact_cache, setup.artifact_cache_size) == ("$SCRATCH/x", 10 * 10**9)
     assert rules.tls == TlsFiles(str(tmp_path / "ca.pem"), "/c.pem", "/k.pem")
     assert not rules.allow_env_secrets
+    assert (setup.generate_metadata, setup.schema_logs) == (False, False)
 
 
 def test_a_site_without_files_of_its_own_trusts_the_systems_authorities() -> None:
