@@ -152,3 +152,16 @@ def test_a_link_is_never_packed_for_the_file_that_came(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "c.txt").symlink_to("/etc/passwd")
     assert as_it_came(folder, "c.txt") == folder
+
+
+def test_a_payload_over_its_disk_budget_is_stopped_where_the_site_wants_it(node: Node) -> None:
+    script = """
+import time
+open("../modeldir/w", "wb").write(b"x" * 3_000_000)
+time.sleep(60)
+"""
+    experiment = node.script(script, disk_budget=1_000_000)
+    stopped = node.run(experiment, setup={"disk_watched": True})
+    assert stopped.reason is Reason.DISK_BUDGET
+    assert "of its resources_needed.hdd" in stopped.text
+    assert [saved.tag for saved in stopped.saved if saved.tag == "modeldir"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.job.diskwatch import DiskWatch, disk_used
 from hpcrunner.job.ending import Ending, ending_by, ending_of, looks_killed, with_unsaved
 from hpcrunner.job.limits import (
     Stop,
@@ -166,3 +168,28 @@ def test_unsaved_results_are_no_success_and_never_hide_a_failure() -> None:
 def test_only_endings_that_a_signal_can_explain_wait_for_one() -> None:
     codes = (0, 1, 128, -signal.SIGSEGV, 143, -15, -9)
     assert [looks_killed(code) for code in codes] == [False] * 4 + [True] * 3
+
+
+def test_a_payload_that_outgrows_its_disk_is_stopped_with_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("hpcrunner.job.diskwatch.time.monotonic", lambda: clock[0])
+    watch = DiskWatch(tmp_path, 100_000)
+    assert watch() is None
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "file").write_bytes(b"x" * 200_000)
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(10**9)
+    assert watch() is None  # a minute has not gone by
+    clock[0] += 61
+    stop = watch()
+    assert stop is not None
+    assert stop.reason is Reason.DISK_BUDGET
+    assert "more than the 100 kB of its resources_needed.hdd" in stop.text
+
+
+def test_what_vanishes_while_it_is_measured_counts_nothing(tmp_path: Path) -> None:
+    assert disk_used(tmp_path / "missing") == 0
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert disk_used(tmp_path) == 0
