@@ -31,7 +31,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole text, redacted once it is whole: a traceback may quote a secret too."""
-        return redact_text(super().format(record))
+        return redact_text(super().format(record), prose=True)
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,15 +51,15 @@ class JsonFormatter(logging.Formatter):
             "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": redact_text(record.getMessage()),
+            "message": redact_text(record.getMessage(), prose=True),
             "host": self._host,
         }
         for name, value in vars(record).items():
             if name not in _OWN and value not in (None, ""):
                 plain = isinstance(value, (bool, int, float))
-                found.setdefault(name, value if plain else redact_text(str(value)))
+                found.setdefault(name, value if plain else redact_text(str(value), prose=True))
         if record.exc_info:
-            found["exception"] = redact_text(self.formatException(record.exc_info))
+            found["exception"] = redact_text(self.formatException(record.exc_info), prose=True)
         return json.dumps(found, ensure_ascii=False)
 
 

@@ -70,7 +70,7 @@ def main() -> None:
     try:
         app()
     except HpcrunnerError as error:
-        sys.stderr.write(f"hpcrunner: {redact_text(error.line())}\n")
+        sys.stderr.write(f"hpcrunner: {redact_text(error.line(), prose=True)}\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader went away (`hpcrunner logs | head`): not an error.

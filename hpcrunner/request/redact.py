@@ -56,6 +56,7 @@ _TELLING = re.compile(
 _TELLING_HINT = re.compile(r"AKIA|ASIA|gh[oprsu]_|github_pat_|glpat-|hf_|xox|eyJ|//hooks\.|earer ")
 _USERINFO = re.compile(r'(://)[^/\s"<>]*@')
 _SEPARATOR = re.compile(r"[=:]")
+_WORDS = re.compile(r": (?!Bearer |Basic )[A-Za-z']{1,32}[,;]? \S")
 _GAP = " \t\"'\\"  # between a name and its separator, in JSON and YAML
 _MAX_GAP = 8
 
@@ -70,14 +71,17 @@ def redact_document(document: Any) -> Any:
     return _redacted(document, "", 0)
 
 
-def redact_text(text: str) -> str:
+def redact_text(text: str, *, prose: bool = False) -> str:
     """Text without credentials in URLs and in ``NAME=value``, line by line, without private keys
     in PEM, and without tokens whose kind shows.
+
+    With ``prose`` (our own log lines and errors) words behind ``name:`` stay, as those of
+    ``message.signature: does not verify``; a single value there is masked all the same.
     """
     text = _without_telling_values(text)
     if not _HINT.search(text):
         return text
-    return "".join(_redacted_line(line) for line in text.splitlines(keepends=True))
+    return "".join(_redacted_line(line, prose) for line in text.splitlines(keepends=True))
 
 
 def redact_texts(document: Any) -> Any:
@@ -138,9 +142,9 @@ def _redacted_word(text: str) -> str:
     return _redacted_line(text) if _HINT.search(text) else text
 
 
-def _redacted_line(line: str) -> str:
+def _redacted_line(line: str, prose: bool = False) -> str:
     line = _USERINFO.sub(rf"\1{MASK}@", _without_github_tokens(line))
-    start = _secret_start(line)
+    start = _secret_start(line, prose)
     if start is None:
         return line
     ending = line[len(line.rstrip("\r\n")) :]
@@ -162,7 +166,7 @@ def _without_github_tokens(line: str) -> str:
     return _GITHUB.join(pieces)
 
 
-def _secret_start(line: str) -> int | None:
+def _secret_start(line: str, prose: bool) -> int | None:
     """Where the value of the line's first secret begins."""
     left = 0
     for separator in _SEPARATOR.finditer(line):
@@ -175,8 +179,9 @@ def _secret_start(line: str) -> int | None:
         name = line[start:end]
         is_assignment = separator[0] == "=" and end == separator.start()
         is_option = name.startswith("-") or line[max(start - 1, 0) : start] in ("?", "&")
+        words_follow = prose and end == separator.start() and _WORDS.match(line, end) is not None
         if (
-            _SECRET_WORD.search(name)
+            (_SECRET_WORD.search(name) and not words_follow)
             or (is_assignment and _VARIABLE_WORD.search(name))
             or (is_option and _SECRET_OPTION.fullmatch(name))
         ):

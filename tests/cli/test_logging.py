@@ -91,6 +91,7 @@ def test_no_secret_is_logged_wherever_it_stands(
         "site mine, spool /home/ann/.hpcrunner",
         "rmq_keys: 3 message(s) taken and journalled",
         "8f0a12bc34de FAILED: exit code 1; last line: KeyError: 'token' (PAYLOAD_EXIT)",
+        "rmq_x: 8f0a12bc34de set aside: message.signature: does not verify; sign it again",
         "queue rmq_x skipped: NOT_FOUND - no queue 'rmq_x' in vhost '/'",
     ],
 )

@@ -87,6 +87,38 @@ def test_ordinary_output_stays_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "message.signature: does not verify; sign it with the queue's key",
+        "spool /s: is open to others (mode 0750); it will hold credentials: chmod 700 /s",
+        "artifacts.a.credentials.aws.secret_access_key: missing; send it",
+    ],
+)
+def test_words_behind_a_name_stay_in_our_own_prose(text: str) -> None:
+    assert redact_text(text, prose=True) == text
+    assert MASK in redact_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"password: {HUSH}",
+        f"password: {HUSH} for user x",
+        f"login failed, secret: {HUSH}, again",
+        f'"password": "{HUSH} and more"',
+        f"Authorization: Basic {HUSH} x",
+        f"Authorization: Bearer {HUSH} x",
+        f"API_KEY={HUSH} and more",
+        f"message.signature: is bad; api_token={HUSH} PASSWORD={HUSH}",
+        f"x.credentials: are bad; password: {HUSH}",
+        f"is at amqp://u:{HUSH}@h",
+    ],
+)
+def test_a_value_behind_a_name_does_not_stay_in_prose_either(text: str) -> None:
+    assert HUSH not in redact_text(text, prose=True)
+
+
+@pytest.mark.parametrize(
     "piece",
     [
         *("git://", "git+https://", "://", "a", "_", "KEY", "-pass_", "=", ":", "@", " \"'"),

@@ -127,7 +127,7 @@ def _name(e: Experiment) -> str:
 
 
 def _shown(text: str, most: int) -> str:
-    line = _CONTROL.sub("", " ".join(redact_text(text).split()))
+    line = _CONTROL.sub("", " ".join(redact_text(text, prose=True).split()))
     return _escaped(line if len(line) <= most else line[: most - 1] + "…")
 
 
