@@ -47,8 +47,8 @@ class StopWatch:
 def status_artifact(artifact: PlannedArtifact, scratch: Path) -> Source:
     """The source that the request's ``_status`` artifact is.
 
-    It holds ``status.json``, ``{"key": …, "status": …}``; the client writes it to stop the run.
-    It is fetched anew for each look, into a folder in ``scratch``.
+    It holds ``status.json``, ``{"key": …, "status": …}``, or is that file itself; the client
+    writes it to stop the run. It is fetched anew for each look, into a folder in ``scratch``.
     """
 
     def look() -> Stop | None:
@@ -59,7 +59,10 @@ def status_artifact(artifact: PlannedArtifact, scratch: Path) -> Source:
             tempfile.TemporaryDirectory(dir=scratch, prefix="status-") as folder,
         ):
             download(artifact.location, Path(folder), artifact.unpack, budget=_LARGEST)
-            content = (Path(folder) / STATUS_FILE).read_bytes()
+            # Alone, and not in an archive, it is named as its object is.
+            names = [entry.name for entry in Path(folder).iterdir()]
+            name = names[0] if len(names) == 1 else STATUS_FILE
+            content = (Path(folder) / name).read_bytes()
             return STOPPED_BY_CLIENT if says_stopped(content) else None
         return None
 

@@ -14,6 +14,7 @@ import pytest
 
 from hpcrunner.job.process import own_start
 from hpcrunner.job.stopwatch import says_stopped
+from hpcrunner.request.plan import PlannedArtifact
 from hpcrunner.request.reasons import Reason
 
 if TYPE_CHECKING:
@@ -180,6 +181,14 @@ def test_a_status_that_says_stopped_before_the_start_keeps_it_from_running(node:
     record = node.run(replace(work, artifacts=(*work.artifacts, node.artifact("_status"))))
     assert (record.reason, record.text) == (Reason.CANCELLED, "stopped by the client")
     assert record.payload_started_at is None
+
+
+def test_a_status_may_be_the_bare_file(node: Node) -> None:
+    (node.store / "status").write_text('{"key": "k", "status": "stopped"}')
+    bare = PlannedArtifact("_status", node.location("status"), mutable=False, unpack=False)
+    work = node.script("print('ran')")
+    record = node.run(replace(work, artifacts=(*work.artifacts, bare)))
+    assert (record.reason, record.text) == (Reason.CANCELLED, "stopped by the client")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tar", b"\0" * 1024])
