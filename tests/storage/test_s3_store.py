@@ -67,6 +67,27 @@ def test_a_large_object_goes_in_parts(rclone: Any, monkeypatch: pytest.MonkeyPat
     assert read(rclone.at("large")) == data
 
 
+def test_an_upload_in_parts_that_fails_leaves_no_parts_behind(
+    open_moto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Torn(io.BytesIO):
+        """A file whose disk fails half way."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 9 << 20:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(s3, "PARTS_FROM", 5 << 20)
+    place = open_moto.at("torn")
+    with pytest.raises(StoreUnreachable):
+        S3Store().put(place, Torn(bytes(18 << 20)), 18 << 20)
+    left = s3._client(place).list_multipart_uploads(Bucket="artifacts")
+    assert left.get("Uploads", []) == []
+    with pytest.raises(ArtifactNotFound):
+        read(place)
+
+
 def test_only_the_announced_bytes_go_and_the_file_stays_open(rclone: Any) -> None:
     body = io.BytesIO(b"headBODYtail")
     body.seek(4)
