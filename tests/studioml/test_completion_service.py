@@ -10,6 +10,7 @@ import functools
 import http.server
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -45,8 +46,12 @@ class Crowd:
 
     def told(self, name: str) -> dict[str, Any]:
         """What a program printed at its end."""
-        code = self.programs[name].wait(PATIENCE)
-        assert code == 0, f"{self.logs[name].read_text()[-4000:]}\n{self.gateway.log()[-4000:]}"
+        try:
+            code: int | str = self.programs[name].wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            code = "still running"
+        ends = self.logs[name].read_text()[-4000:], self.gateway.log()[-4000:]
+        assert code == 0, f"{name}: {code}\n{ends[0]}\n{ends[1]}"
         told: dict[str, Any] = self.line(name, "TOLD")
         return told
 
@@ -105,7 +110,8 @@ def crowd(new_workdir: Any, new_customer: Any, serving: Any, web: str) -> Iterat
                 yield Crowd(gateway, folder / "go", programs, logs)
             finally:
                 for process in programs.values():
-                    process.kill()
+                    if process.poll() is None:  # the program is a child of runuser
+                        os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
 
 
