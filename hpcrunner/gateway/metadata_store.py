@@ -87,7 +87,7 @@ class MetadataStore:
             return
         last = self._journal.last_step()
         if last < self._after:
-            self._after = 0  # the numbers begin anew where all rows have aged out
+            self._after = 0  # steps are numbered anew where the latest have aged out
         if last == self._after:
             return
         ended = self._journal.ended_after(self._after, MOST_AT_ONCE)
@@ -122,11 +122,12 @@ class MetadataStore:
         experiment = self._journal.of_id(id_)
         if experiment is None or not experiment.state.final:
             return None  # aged out, or one whose attempt was followed by another
-        if self._journal.ended_later(experiment):
-            return None
+        message = self._journal.message(id_)
+        if not message or self._journal.ended_later(experiment):
+            return None  # without its message, a document would tell less than the one there is
         name = experiment_name(experiment.key or experiment.id)
         document = {
-            **request_of(self._journal.message(id_)),
+            **request_of(message),
             "hpcrunner": _account_of(self._journal, experiment),
             "metadata": self._metadata_of(experiment),
         }

@@ -182,6 +182,18 @@ def test_of_a_key_that_ran_again_the_later_ending_stays(
     assert documents(folder)["k"]["hpcrunner"]["id"] == second
 
 
+def test_a_document_is_not_replaced_by_one_that_tells_less(
+    parts: Any, message: Callable[..., bytes], store: Callable[..., MetadataStore], folder: Path
+) -> None:
+    (id_,) = take(parts, message, "k")
+    parts.journal.end([(id_, DONE)])
+    all_written(store())
+    parts.journal.aging.blank([id_])  # its credentials have aged out
+    (parts.spool.root / "metadata-store").unlink()
+    all_written(store())
+    assert documents(folder)["k"]["experiment"]["filename"] == "train.py"
+
+
 def test_a_key_that_is_no_file_name_gets_one(
     parts: Any, message: Callable[..., bytes], store: Callable[..., MetadataStore], folder: Path
 ) -> None:

@@ -255,6 +255,13 @@ def test_the_site_can_leave_the_output_out_of_the_log(node: Any) -> None:
     assert document["experiment"] == {"accuracy": 0.5}
 
 
+def test_a_site_that_wants_no_documents_has_none(node: Any) -> None:
+    script = RESULT + "open('../_metadata/mine', 'w').write('1')"
+    node.run(with_metadata(node, script), setup={"generate_metadata": False})
+    assert not (node.store / "metadata").exists()
+    assert node.members("_metadata.tar") == {"mine": b"1"}
+
+
 def metadata_of(tmp_path: Path, **more: Any) -> tuple[Metadata, Path]:
     experiment = PlannedExperiment(
         id="i", key="k", name="k", attempt=1, filename="x", args=(), artifacts=(), **more
