@@ -12,6 +12,7 @@ Layout::
     wishes/collect         somebody wants what has aged out removed now: see collector.py
     local/                 the local scheduler's own state
     store/                 file storage of ``hpcrunner submit`` where the site names no other
+    metadata-store         how far the metadata store has come: see metadata_store.py
 """
 
 from __future__ import annotations
