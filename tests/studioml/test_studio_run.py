@@ -57,6 +57,8 @@ for tag in ("one", "many", "before"):
 folder = fs_tracker.get_model_directory()
 os.makedirs(folder, exist_ok=True)
 open(os.path.join(folder, "weights.txt"), "w").write("0.25")
+if os.path.isdir("../kept"):
+    open("../kept/c.txt", "w").write("gamma")
 print(json.dumps({"args": sys.argv[1:], "found": found}))
 """
 
@@ -160,6 +162,7 @@ def runs(new_workdir: Any, new_customer: Any, serving: Any) -> Iterator[Runs]:
             captured = (
                 f"--capture-once={folder}/data/a.txt:one",
                 f"--capture-once={folder}/data:many",
+                f"--capture={folder}/data:kept",
             )
             with ThreadPoolExecutor(4) as pool:
                 submitted = [
@@ -200,11 +203,13 @@ def test_a_hyperparameter_run_trains_with_each_combination(runs: Runs) -> None:
 def test_arguments_and_captured_files_reach_the_script_and_another_run_goes_on_with_its_model(
     runs: Runs,
 ) -> None:
-    output = runs.customer.read(runs.key("look"), "output", until="finished")["output"]["file"]
-    assert json.loads(output) == {
+    told = runs.customer.read(runs.key("look"), "output", "kept", until="finished")
+    assert json.loads(told["output"]["file"]) == {
         "args": ["--experiment", "aaa", "it's"],
         "found": {"one": {"a.txt": "alpha"}, "many": {"a.txt": "alpha", "b.txt": "beta"}},
     }
+    # This client does not send what was there before, though it is asked to.
+    assert told["kept"] == {"folder": {"c.txt": "gamma"}}
     runs.submit("reuse", f"--reuse={runs.key('look')}/modeldir:before", "look.py")
     output = runs.customer.read(runs.key("reuse"), "output", until="finished")["output"]["file"]
     assert json.loads(output)["found"] == {"before": {"weights.txt": "0.25"}}
