@@ -237,6 +237,8 @@ BAD = [
     (["status", "--site", "nowhere"], 78, "nowhere"),
     (["gateway", "--site", "bad.yaml"], 78, "schedulr"),
     (["gateway", "--queue-match", "("], 64, "queue-match"),
+    (["gateway", "--sqs-certs", "$NOWHERE/certs"], 64, "--sqs-certs"),
+    (["gateway", "--pubsub-timeout", "0s"], 64, "--pubsub-timeout"),
     (["gateway", "--limit-idle-duration", "a while"], 65, "a while"),
     (["render", "bad.json", "--site", "torn.yaml"], 78, "line"),
 ]
