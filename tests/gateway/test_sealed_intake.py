@@ -11,7 +11,7 @@ from typing import Any
 import client_seal as client
 import pytest
 
-from hpcrunner.gateway.experiment import Outcome, State
+from hpcrunner.gateway.experiment import Outcome, Reports, State
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.preview import preview
@@ -54,7 +54,8 @@ class Keyed:
         opener = Opener(self.keys, options, rules, own="pile")
         p = self.parts
         make = {"clock": clock, "new_id": lambda: f"{next(p.ids):012x}", "opener": opener}
-        p.intake = Intake([p.pile], p.journal, p.site, **make)
+        # As if its queues were of a kind that has response queues.
+        p.intake = Intake([p.pile], p.journal, p.site, **make, reports=["local"])
         p.wishes = Wishes(p.journal, p.spool, p.scheduler, p.site, **make)
 
     def take(self, body: bytes, queue: str = QUEUE, server: str = "broker") -> Any:
@@ -86,7 +87,8 @@ def sealed(body: bytes, **how: Any) -> bytes:
 
 def refused(experiment: Any) -> str:
     assert (experiment.state, experiment.reason) == (State.REJECTED, Reason.REJECTED)
-    assert experiment.spec is None  # what tells reports that nothing is to be said of it
+    assert experiment.spec is None
+    assert experiment.reports is Reports.NONE
     assert experiment.aside
     assert "\n" not in experiment.text
     text: str = experiment.text
@@ -100,6 +102,7 @@ def test_a_sealed_message_is_accepted_and_journalled_in_clear(
     body = message("mine", cpus=2)
     found = keyed.take(sealed(body, ssh=ssh))
     assert (found.state, found.key, found.spec.cpus) == (State.ACCEPTED, "mine", 2)
+    assert found.reports is Reports.DUE
     assert keyed.parts.journal.message(found.id) == body
 
 
@@ -162,8 +165,9 @@ def test_what_was_opened_and_does_not_fit_is_kept_sealed_under_its_key(
 ) -> None:
     body = sealed(message("large", ram="900g"))
     found = keyed.take(body)
-    refused(found)
+    assert found.state is State.REJECTED
     assert found.key == "large"
+    assert found.reports is Reports.DUE  # its sender is known, and may be told
     assert keyed.parts.journal.message(found.id) == body
 
 
