@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import re
+import json
 import stat
 import subprocess
 import time
@@ -31,6 +34,7 @@ if sys.argv[1] == "memory":
 if sys.argv[1] == "long":
     time.sleep(600)
 print("well")
+print('{"experiment": {"result": 1}}')
 """
 
 SECRETIVE = """
@@ -69,6 +73,7 @@ def test_five_hundred_equal_experiments_are_a_handful_of_submissions_and_each_ru
 
 
 def test_every_ending_is_told_with_its_own_reason(flow: Any) -> None:
+    flow.write_site(**{"partitions:": f"metadata_store: {flow.folder}/documents\npartitions:"})
     keys = flow.publish(
         ENDINGS,
         {"args": ["well"]},
@@ -94,17 +99,42 @@ def test_every_ending_is_told_with_its_own_reason(flow: Any) -> None:
     assert told[keys[1]]["exit_code"] == 3
     assert "the last thing it said" in told[keys[1]]["text"]
     assert "900" in told[keys[5]]["text"] or "memory" in told[keys[5]]["text"]
+    # Each attempt that had a node has left its metadata, also where the code never came.
+    found = flow.folder.glob("store/**/metadata/scrape-host-*.json")
+    scraped = {d["studioml"]["experiment"]["key"]: d for d in map(_json, found)}
+    statuses = {n: scraped[keys[n]]["studioml"]["status"] for n in (0, 1, 3, 4)}
+    assert statuses == {
+        0: "completed",
+        1: "payload_exit",
+        3: "max_duration",
+        4: "artifact_not_found",
+    }
+    good = scraped[keys[0]]
+    assert good["experiment"] == {"result": 1}
+    assert good["studioml"]["slurm"]["partition"]
+    assert told[keys[0]]["job_id"].split("_")[0] in good["studioml"]["slurm"].values()
+    # And the gateway a document of each, also of the one that nobody ran.
+    documents = {p.stem: _json(p) for p in flow.folder.glob("documents/*.json")}
+    assert sorted(documents) == sorted(keys)
+    assert documents[keys[0]]["metadata"]["experiment"] == {"result": 1}
+    assert documents[keys[5]]["hpcrunner"]["state"] == "REJECTED"
 
 
 def test_cancel_ends_what_waits_and_what_runs(flow: Any) -> None:
     running, waiting = flow.publish(
         ENDINGS, {"args": ["long"]}, {"args": ["long"], "cpus": 8, "ram": "7g"}
     )
-    process = flow.gateway("--limit-tasks", "2")
+    process = flow.gateway("--limit-tasks", "2", "--prom-address", "127.0.0.1:0")
     try:
         states = lambda: {e["key"]: e for e in flow.status()}  # noqa: E731
         until(lambda: states().get(running, {}).get("state") == "RUNNING")
         until(lambda: states()[waiting]["pending"] in ("Resources", "Priority"))
+        until(lambda: 'hpcrunner_experiments{state="RUNNING"} 1.0' in _metrics(flow))
+        told = _metrics(flow)
+        assert 'hpcrunner_experiments{state="PENDING"} 1.0' in told
+        assert "hpcrunner_requested_cores 9.0" in told
+        assert "hpcrunner_time_to_start_seconds_count 1.0" in told
+        assert re.search(rf'runner_project_running{{experiment="{running}".* 1.0', told)
         flow.cluster.run(
             flow.cluster.bin / "hpcrunner", "cancel", running, waiting, "--site", flow.site
         )
@@ -148,6 +178,21 @@ def test_no_secret_can_be_seen_by_others_while_it_runs_or_after(flow: Any) -> No
     ]
     assert open_to_others == []
     assert [e["state"] for e in flow.status(key)] == ["SUCCEEDED"]
+
+
+def _metrics(flow: Any) -> str:
+    """What the flow's gateway tells Prometheus."""
+    address = until(lambda: re.search(r"metrics at http://([0-9.:]+)/", flow.log()))[1]
+    connection = http.client.HTTPConnection(address, timeout=30)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def _output(*argv: str) -> str:
