@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import re
 import json
+import re
 import stat
 import subprocess
 import time
