@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job import artifacts, claim, limits
 from hpcrunner.job.build import last_lines
-from hpcrunner.job.clientrecord import ClientRecord
+from hpcrunner.job.clientrecord import ClientRecord, client_record, tell_client
 from hpcrunner.job.diskwatch import DiskWatch
 from hpcrunner.job.ending import (
     Ending,
@@ -41,7 +40,7 @@ from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import payload_environment, payload_words
 from hpcrunner.job.process import PayloadProcess, own_start
 from hpcrunner.job.recordfile import make_way, read_record, write_record
-from hpcrunner.job.results import RESULTS, write_results
+from hpcrunner.job.results import save_results
 from hpcrunner.job.save import Saver, Until, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
 from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
@@ -55,7 +54,6 @@ from hpcrunner.request.plan import (
     RECORDS,
     Plan,
     PlannedArtifact,
-    PlannedExperiment,
     read_plan,
 )
 from hpcrunner.request.reasons import Reason
@@ -64,7 +62,6 @@ from hpcrunner.request.record import Record, SavedArtifact
 LEFTOVER_GRACE = 2.0  # between SIGTERM and SIGKILL for what a payload leaves running
 HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
 PIPE_PATIENCE = 10.0
-CLIENT_PATIENCE = 60.0
 GIVEN_UP = Stop(Reason.CANCELLED, "the gateway has given this attempt up")
 T = TypeVar("T")
 
@@ -88,14 +85,14 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         return 0
     crashpoint("job.claimed")
     events = Events(batch_folder / EVENTS / str(index))
-    client = _client_record(plan.experiment(index), events)
+    client = client_record(plan.experiment(index), events)
     left = read_record(record_path, plan, index)
     if left is not None and not (taken is claim.Claim.TAKEN_AGAIN and make_way(record_path, left)):
         say(f"task {index}: this attempt has its ending already; this job ends")
         if taken is claim.Claim.TAKEN_AGAIN:  # the first run may have been killed before this
             outlook = outlook_of(left.reason, left.text, plan.experiment(index), left.ended_at)
             ran = left.payload_started_at is not None
-            _tell_client(client, left.reason, left.text, outlook, ran=ran)
+            tell_client(client, left.reason, left.text, outlook, ran=ran)
         return 0
     events.note(
         "claimed",
@@ -118,7 +115,7 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         crashpoint("job.recorded")
         events.note("ended", reason=ending.reason.value, text=ending.text)
         if attempt.given_up() is None:
-            _tell_client(
+            tell_client(
                 client,
                 ending.reason,
                 ending.text,
@@ -407,20 +404,13 @@ class _Attempt:
         self, workspace: Workspace, saver: Saver, ending: Ending, until: Until
     ) -> list[str]:
         """The ``_results`` artifact, after all others; returns why it was not saved, if so."""
-        wanted = [a for a in self.experiment.artifacts if a.tag == RESULTS and a.mutable]
-        if not wanted or self.upload is None or self.outlook(ending) is not Outlook.FINAL:
+        if self.upload is None or self.outlook(ending) is not Outlook.FINAL:
             return []
         error = "" if ending.reason is Reason.COMPLETED else one_line(ending.text)
         tags = [artifact.tag for artifact in saver.saved]
-        try:
-            write_results(
-                workspace.tag(RESULTS), self.experiment.key, os.uname().nodename, error, tags
-            )
-        except OSError as fault:
-            return [f"artifact {RESULTS} was not written: {fault.strerror}"]
-        results = Saver(wanted, workspace, 0.0, self.upload, self.events, on_saved=lambda: None)
-        failures = results.finish(until)
-        self.results_saved = results.saved
+        failures, self.results_saved = save_results(
+            self.experiment, workspace, error, tags, self.upload, self.events, until
+        )
         return failures
 
     def _tell_metadata(self, ending: Ending) -> None:
@@ -442,26 +432,6 @@ class _Attempt:
         if self.tee.failure is None:
             return []
         return [f"the output was not written: {self.tee.failure.strerror}"]
-
-
-def _client_record(experiment: PlannedExperiment, events: Events) -> ClientRecord | None:
-    if experiment.record is None:
-        return None
-    return ClientRecord(experiment.record, experiment, events)
-
-
-def _tell_client(
-    client: ClientRecord | None, reason: Reason, text: str, outlook: Outlook, *, ran: bool
-) -> None:
-    """Tell the client's record how it ended.
-
-    Our own record is written by now, so a store that hangs can hold up nothing but us.
-    """
-    if client is not None:
-        tell = partial(client.end, reason, text, outlook, ran=ran)
-        thread = threading.Thread(target=tell, daemon=True)
-        thread.start()
-        thread.join(CLIENT_PATIENCE)
 
 
 def _elsewhere(task: Callable[[], T]) -> T:

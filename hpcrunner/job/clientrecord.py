@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from hpcrunner.job.ending import STOPPED_BY_CLIENT, Outlook
@@ -18,6 +19,8 @@ from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.storage import database
 from hpcrunner.storage.database import Change, Said
+
+CLIENT_PATIENCE = 60.0
 
 
 class ClientRecord:
@@ -76,3 +79,21 @@ class ClientRecord:
             self._events.tell("record_failed", f"client's record not written: {what}")
             return False
         return True
+
+
+def client_record(experiment: PlannedExperiment, events: Events) -> ClientRecord | None:
+    """The record of an experiment; None where it has none that we can write."""
+    if experiment.record is None:
+        return None
+    return ClientRecord(experiment.record, experiment, events)
+
+
+def tell_client(
+    client: ClientRecord | None, reason: Reason, text: str, outlook: Outlook, *, ran: bool
+) -> None:
+    """See ClientRecord.end; a store that hangs is waited for CLIENT_PATIENCE seconds."""
+    if client is not None:
+        tell = partial(client.end, reason, text, outlook, ran=ran)
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        thread.join(CLIENT_PATIENCE)

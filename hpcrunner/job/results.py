@@ -7,12 +7,43 @@ follows; see docs/payloads.md.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from hpcrunner.job.events import Events
+from hpcrunner.job.save import Saver, Until, Upload
+from hpcrunner.job.workspace import Workspace
+from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.record import SavedArtifact
 
 RESULTS = "_results"
 RESULTS_FILE = "_results.json"
 _NOT_LISTED = frozenset({"_metadata", RESULTS})
+
+
+def save_results(
+    experiment: PlannedExperiment,
+    workspace: Workspace,
+    error: str,
+    saved: Iterable[str],
+    upload: Upload,
+    events: Events,
+    until: Until,
+) -> tuple[list[str], tuple[SavedArtifact, ...]]:
+    """Write and upload it, where the request has such a mutable artifact.
+
+    ``error`` and ``saved`` as in write_results. Returns why it was not saved, if so, and what was.
+    """
+    wanted = [a for a in experiment.artifacts if a.tag == RESULTS and a.mutable]
+    if not wanted:
+        return [], ()
+    try:
+        write_results(workspace.tag(RESULTS), experiment.key, os.uname().nodename, error, saved)
+    except OSError as fault:
+        return [f"artifact {RESULTS} was not written: {fault.strerror}"], ()
+    saver = Saver(wanted, workspace, 0.0, upload, events, on_saved=lambda: None)
+    return saver.finish(until), saver.saved
 
 
 def write_results(folder: Path, key: str, host: str, error: str, saved: Iterable[str]) -> None:
