@@ -87,7 +87,7 @@ class KeyFolder(Generic[T]):
             return
         self._notices.over("folder", f"{self._option} {self._folder}: can be read")
         for name in self._entries.keys() - found.keys():
-            log.info("%s: %s is gone", self._option, name)
+            log.info("%s %s is gone", self._option, name)
             self._notices.over(("file", name))
         entries = {name: self._entry(name, file) for name, file in found.items()}
         self._entries = {
@@ -151,7 +151,8 @@ class KeyFolder(Generic[T]):
             entry = _Entry(NO_STAMP, None, str(error.strerror))
         if entry.key is not None:
             self._notices.over(("file", name))
-            log.info("%s: %s is %s", self._option, name, "read again" if known else "read")
+            # No colon: to whoever redacts a log, the option's name looks like a secret's.
+            log.info("%s %s is %s", self._option, name, "read again" if known else "read")
         elif name != _PLACEHOLDER:
             self._notices.warn(("file", name), f"{self._option} {file.path}: {entry.trouble}")
         return entry
