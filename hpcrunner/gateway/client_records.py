@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
@@ -54,7 +54,7 @@ class _Task:
     """An ending to tell. ``request`` is None where ``body`` is the request in clear text."""
 
     experiment: Experiment
-    body: bytes
+    body: bytes = field(repr=False)
     request: Request | None
 
 
