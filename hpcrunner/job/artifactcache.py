@@ -46,7 +46,7 @@ _OURS = re.compile(r"[be]-[0-9a-f]{64}(\.part|\.[0-9a-f]+\.part|\.lock|\.lock\.d
 _PROMISE = re.compile(r"(?:.*/)?blobstore/([0-9a-f]{64})\.tar[^/]*")
 _QUIET = 90.0  # a download that has not grown for so long is not waited for any more
 _LONGEST_WAIT = 1800.0
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 2.0
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 5.0  # seconds: a thousand jobs may look
 _DEAD_PART = 6 * 3600.0
 _DEAD_LOCK = 2 * 86400.0
 
@@ -182,8 +182,9 @@ class CachedStore:
         if tee.size != wanted.size or (wanted.promise and digest != wanted.promise):
             return
         with suppress(OSError):
-            tee.finish(_header(digest, tee.size), self._folder / wanted.name)
-            make_room(self._folder, self._limit, 0, time.time() - _DEAD_PART)
+            entry = self._folder / wanted.name
+            tee.finish(_header(digest, tee.size), entry)
+            make_room(self._folder, self._limit, 0, entry.stat().st_mtime)
 
 
 def promised(location: Location) -> str:
@@ -212,7 +213,7 @@ def make_room(folder: Path, limit: int, incoming: int, now: float) -> list[str]:
             elif entry.name.endswith(_PART) and status.st_mtime < now - _DEAD_PART:
                 os.unlink(entry.path)  # noqa: PTH108
             else:
-                total += 0 if entry.name.endswith(_PART) else status.st_size
+                total += status.st_size
                 if not entry.name.endswith(_PART):
                     objects.append((status.st_mtime, status.st_size, entry.name))
     for _, size, name in sorted(objects):

@@ -40,6 +40,10 @@ LOCAL_ENDPOINT, LOCAL_BUCKET, LOCAL_DATABASE = "~", "storage", "studioml-meta"
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(.*)", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_ENV_NAMES = (
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"),
+)
 _GCS_TYPES = frozenset({"gs", "gcs", "gcloud"})
 
 
@@ -333,11 +337,11 @@ def _credentials(request: Request, artifact: Artifact, rules: StoreRules) -> Aws
 
 def _env_credentials(request: Request, rules: StoreRules) -> AwsCredentials | None:
     environment = dict(request.environment) if rules.allow_env_secrets else {}
-    access = environment.get("AWS_ACCESS_KEY_ID", "")
-    secret = environment.get("AWS_SECRET_ACCESS_KEY", "")
-    if not access or not secret:
-        return None
-    return AwsCredentials(access, secret, environment.get("AWS_SESSION_TOKEN", ""))
+    for access_name, secret_name in _ENV_NAMES:
+        access, secret = environment.get(access_name, ""), environment.get(secret_name, "")
+        if access and secret:
+            return AwsCredentials(access, secret, environment.get("AWS_SESSION_TOKEN", ""))
+    return None
 
 
 def _region(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import shutil
 import tarfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hpcrunner.job.artifacts import as_it_came, is_old_client
+from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.reasons import Reason
 
@@ -165,3 +169,43 @@ time.sleep(60)
     assert stopped.reason is Reason.DISK_BUDGET
     assert "of its resources_needed.hdd" in stopped.text
     assert [saved.tag for saved in stopped.saved if saved.tag == "modeldir"]
+
+
+def test_jobs_of_one_site_share_what_one_of_them_has_fetched(node: Node) -> None:
+    content = Path(node.put("made.tar", {"weights": b"w" * 400_000}).key).read_bytes()
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.command)
+            self.send_response(200)
+            self.send_header("ETag", '"v1"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *words: object) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/weights.tar"
+    place = Location("http", "weights.tar", endpoint=url)
+    experiment = with_artifacts(
+        node.script("import os; print(os.path.getsize('../weights/weights'))"),
+        PlannedArtifact("weights", place, False, True),
+    )
+    try:
+        shared = {"artifact_cache_size": 10**9, "artifact_cache": str(node.folder / "shared")}
+        for outcome in ("miss", "hit"):
+            assert node.run(experiment, setup=shared).last_lines == ("400000",)
+            fetched = [e for e in node.events() if e["event"] == "fetched"]
+            assert [e.get("cache") for e in fetched if e["tag"] == "weights"] == [outcome]
+            shutil.rmtree(node.batch)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert asked == ["HEAD", "GET", "HEAD"]

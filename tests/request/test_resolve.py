@@ -230,6 +230,10 @@ def test_then_those_of_the_environment_where_that_is_allowed(message: Messages) 
     assert allowed is not None and refused is not None
     assert allowed.credentials == AwsCredentials("ENV", "ENVSECRET")
     assert refused.credentials is None
+    bare["config__env"] = {"MINIO_ACCESS_KEY": "M", "MINIO_SECRET_KEY": "MS", "AWS_X": "1"}
+    minio = located(message, artifact, **bare)
+    assert minio is not None
+    assert minio.credentials == AwsCredentials("M", "MS")
 
 
 def test_a_password_in_an_address_is_a_key_like_those_beside_it(message: Messages) -> None:
