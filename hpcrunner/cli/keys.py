@@ -55,6 +55,8 @@ def show(
     if json_:
         print_json(found)
         return
+    if not found:
+        typer.echo("no keys; name the folders, such as --encrypt-dir")
     for key in found:
         told = key["trouble"] or f"{key['kind']}  {key['fingerprint']}"
         typer.echo(f"{key['use']:<9} {key['file']:<24} {told}")
