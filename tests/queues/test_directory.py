@@ -159,6 +159,16 @@ def test_oldest_first(root: Path) -> None:
     assert bodies(source_of(root).take(9)) == [b"b", b"c", b"a"]
 
 
+def test_the_one_queue_of_clients_up_to_0_0_44_is_a_folder_like_any_other(root: Path) -> None:
+    put(root / "queue", "message", b"x")  # $STUDIOML_HOME/queue, without a queue's name
+    put(root / "queue", "is_active.queue")
+    source = DirectorySource(root, QueueFilter("^queue$"), "g1")
+    taken = source.take(9)
+    source.accept(taken)
+    assert bodies(taken) == [b"x"]
+    assert os.listdir(root / "queue") == ["is_active.queue"]
+
+
 def test_only_matching_folders_are_queues(root: Path) -> None:
     for queue in ("local_a", "rmq_b", "other", "local_a_response", ".local_c"):
         put(root / queue, "m", queue.encode())
