@@ -350,6 +350,12 @@ def test_a_backlog_of_a_hundred_thousand_lines_waits_in_its_log_file(desk: Desk)
     assert heard[:3] == ["scanning queue", "Started", "start"]
     assert heard[3:] == [f"line {n}" for n in range(len(heard) - 3)]
     assert teller._positions[e].log == sum(len(line) + 1 for line in heard[3:])
+    # A queue that was full is let alone for a while.
+    desk.tell(teller)
+    full = desk.lab.ready(QUEUE)
+    desk.heard(most=10)
+    desk.tell(teller)
+    assert desk.lab.ready(QUEUE) == full - 10
     # Nobody fetches any more: given up a day after the end, so that the log may go.
     desk.tell(teller)
     desk.clock.forward(TOLD_FOR)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ class Reporter:
         teller: Teller | None = None
         pause = _SHORTEST
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 teller = teller or self._open_teller()
                 done = teller.round(lambda: not self._stop.is_set())
@@ -86,8 +88,10 @@ class Reporter:
                 with self._lock:
                     self._over.update(done.over)
                 if done.more:
-                    continue
-                pause = _SHORTEST if done.published else min(_LONGEST, pause * 1.5)
+                    # Half of a core at most: login nodes do not like more.
+                    pause = min(_LONGEST, time.monotonic() - began)
+                else:
+                    pause = _SHORTEST if done.published else min(_LONGEST, pause * 1.5)
             self._stop.wait(pause)
         if teller is not None:
             teller.close()
