@@ -60,7 +60,7 @@ class JsonFormatter(logging.Formatter):
                 found.setdefault(name, value if plain else redact_text(str(value), prose=True))
         if record.exc_info:
             found["exception"] = redact_text(self.formatException(record.exc_info), prose=True)
-        return json.dumps(found, ensure_ascii=False)
+        return json.dumps(found)  # ASCII, whatever the terminal's encoding
 
 
 def start_logging(form: LogFormat, *, debug: bool) -> None:

@@ -32,7 +32,7 @@ def test_a_json_line_holds_what_a_machine_asks_for() -> None:
     out = io.StringIO()
     logger = logger_to(out, JsonFormatter())
     logger.warning("%s set aside", "e1", extra={"experiment": "e1", "queue": "rmq_x", "batch": ""})
-    logger.info("a\nb")
+    logger.info("a\nb \u00e4 \udcff")
     first, second = (json.loads(line) for line in out.getvalue().splitlines())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
     assert first.pop("host")
@@ -43,7 +43,8 @@ def test_a_json_line_holds_what_a_machine_asks_for() -> None:
         "experiment": "e1",
         "queue": "rmq_x",
     }
-    assert second["message"] == "a\nb"
+    assert second["message"] == "a\nb \u00e4 \udcff"
+    assert out.getvalue().isascii()
 
 
 def test_a_traceback_is_one_json_line_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import socket
 import time
@@ -20,7 +21,7 @@ from hpcrunner.gateway.happenings import Ended, Looked, Received, Round, Started
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.measured import Measured
 from hpcrunner.gateway.metrics.counts import Counts
-from hpcrunner.gateway.metrics.endpoint import Address, address_of
+from hpcrunner.gateway.metrics.endpoint import Address, address_of, metrics_served
 from hpcrunner.gateway.metrics.fading import KEPT, MOST, Fading
 from hpcrunner.gateway.metrics.journal import JournalMetrics, JournalNumbers
 from hpcrunner.gateway.metrics.kinds import Kinds
@@ -430,6 +431,23 @@ def test_a_gateway_is_scraped_while_it_works_and_while_it_is_drained(
     login.let_end()
     gateway.terminate()
     assert gateway.wait(60) == 0, login.log()
+
+
+def test_clients_that_keep_silent_hold_up_neither_the_others_nor_the_end(
+    parts: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    address = Address("127.0.0.1", 0)
+    with metrics_served(address, parts.spool, Capacity(), patience=0.1) as listeners:
+        port = int(re.findall(r"metrics at http://127\.0\.0\.1:(\d+)/", caplog.text)[-1])
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+        silent[0].sendall(b"GET / HT")
+        silent[1].close()
+        for listener in listeners:
+            listener(Round(5.0, 0.5))
+        assert scrape(port).value("hpcrunner_rounds_total") == 1
+    for connection in silent:
+        connection.close()
 
 
 def test_a_port_that_is_taken_ends_the_start_with_a_line(login: Any) -> None:
