@@ -43,7 +43,7 @@ def show(
     """List the keys of these folders with their fingerprints, or why one cannot be used."""
     from hpcrunner.keys.show import shown_keys
 
-    logging.getLogger("hpcrunner.keys").setLevel(logging.ERROR)  # the list tells it
+    logging.getLogger("hpcrunner.keys").addHandler(logging.NullHandler())  # the list tells it
     keyring = keyring_from(
         KeyOptions(
             encrypt_dir=encrypt_dir,
