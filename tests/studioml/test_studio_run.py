@@ -65,7 +65,7 @@ print(json.dumps({"args": sys.argv[1:], "found": found}))
 ENDLESS = """
 import time
 print("for ever", flush=True)
-time.sleep(3600)
+time.sleep(300)
 """
 
 
