@@ -212,6 +212,8 @@ def serving() -> Callable[..., Any]:
             site,
             "--queue-match",
             f"^{customer.queue}",
+            "--limit-idle-duration",  # should nobody be left to end it
+            "10m",
             *options,
             log=customer.folder / "gateway.log",
             env={
