@@ -19,8 +19,8 @@ from hpcrunner.request.parse import parse_message
 from hpcrunner.request.payload import unquoted
 from hpcrunner.request.plan import NodeSetup, Plan, plan_from_json
 from hpcrunner.request.plan_experiment import plan_experiment
-from hpcrunner.request.resolve import StoreRules
 from hpcrunner.request.redact import redact_document
+from hpcrunner.request.resolve import StoreRules
 
 CAPTURED = Path(__file__).parents[1] / "data" / "requests"
 
