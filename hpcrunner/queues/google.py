@@ -69,7 +69,7 @@ def require_pubsub() -> Any:
     except ImportError as error:
         raise OptionInvalid(
             f"Google Pub/Sub needs a library that is not here ({error.name})",
-            where="--google-certs",
+            where="--google-certs, GOOGLE_APPLICATION_CREDENTIALS",
             remedy="pip install 'hpcrunner[pubsub]'",
         ) from error
 

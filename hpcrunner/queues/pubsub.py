@@ -25,7 +25,7 @@ logging.getLogger("google").setLevel(logging.WARNING)
 
 PUBSUB_TIMEOUT = 5.0  # seconds, of one call
 _SUFFIX = "_sub"
-_MOST_AT_ONCE = 100
+_MOST_AT_ONCE = 20  # of up to ten megabytes each
 _MOST_IDS = 500  # of one request, which may have half a megabyte
 _REFRESH = 60.0
 
