@@ -15,7 +15,6 @@ from hpcrunner.gateway.experiment import Experiment, Reports, State
 from hpcrunner.gateway.happenings import Copied, Looked, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
 from hpcrunner.gateway.opening import Opener
-from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.queues.contract import Delivery, Source
 from hpcrunner.request.errors import RequestError
 from hpcrunner.request.reasons import Reason
@@ -122,7 +121,7 @@ class Intake:
         confirmation it never had: same bytes, key and time of adding included. Who means to run
         an experiment again sends other bytes, or the same after a while.
         """
-        if delivery.queue == SUBMIT_QUEUE and not delivery.redelivered:
+        if self._opener.is_ours(delivery.queue, delivery.server) and not delivery.redelivered:
             return None  # by hand, so deliberately
         for row in new.values():
             if row.digest == digest:

@@ -77,12 +77,16 @@ class Opener:
 
     def may_be_clear(self, queue: str, server: str) -> bool:
         """Whether clear text is taken from this queue of this server."""
-        if queue == SUBMIT_QUEUE and self._own and server == self._own:
+        if self.is_ours(queue, server):
             return True
         for pattern, allowed in self._rules:
             if pattern.search(queue):
                 return allowed
         return self._takes_clear_text
+
+    def is_ours(self, queue: str, server: str) -> bool:
+        """Whether this is the spool's own queue, and not one elsewhere that is named like it."""
+        return queue == SUBMIT_QUEUE and self._own != "" and server == self._own
 
     def _opened(self, queue: str, sealed: SealedRequest) -> Opened:
         requests, signers = self._keys.requests, self._keys.signers

@@ -22,6 +22,7 @@ from hpcrunner.client.publish import publish, store_work
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
@@ -181,7 +182,8 @@ class Parts:
         self.journal.close()
         self.journal = Journal(self.spool.journal, self.clock)
         make = {"clock": self.clock, "new_id": lambda: f"{next(self.ids):012x}"}
-        self.intake = Intake([self.pile], self.journal, self.site, **make)  # type: ignore[arg-type]
+        opener = Opener(own=self.pile.name)
+        self.intake = Intake([self.pile], self.journal, self.site, opener=opener, **make)  # type: ignore[arg-type]
         self.dispatch = Dispatch(self.journal, self.spool, self.scheduler, self.site, **make)  # type: ignore[arg-type]
         self.track = Track(self.journal, self.spool, self.scheduler, self.site, clock=self.clock)
         self.wishes = Wishes(self.journal, self.spool, self.scheduler, self.site, **make)  # type: ignore[arg-type]

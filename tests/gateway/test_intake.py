@@ -128,6 +128,16 @@ def test_what_is_submitted_by_hand_is_always_run(parts: Any, message: Callable[.
     assert len(parts.journal.live()) == 2
 
 
+def test_a_queue_elsewhere_that_is_named_like_the_spools_own_is_no_exception(
+    parts: Any, message: Callable[..., bytes]
+) -> None:
+    for _ in range(2):
+        elsewhere = Delivery(SUBMIT_QUEUE, message("a"), False, server="amqp://broker/")
+        parts.pile.waiting.append(elsewhere)
+    parts.intake.drain(10)
+    assert len(parts.journal.live()) == 1
+
+
 def test_no_more_is_taken_than_asked_for(parts: Any, message: Callable[..., bytes]) -> None:
     for i in range(5):
         parts.pile.put(message(f"e{i}"))
