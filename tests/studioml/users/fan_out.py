@@ -13,11 +13,11 @@ told = {}
 with Service(config, queue) as cs:
     failing = cs.submit(task("echo"), {"fail": True})
     expected = {cs.submit(task("echo"), {"n": i, "from": queue}): i for i in range(count)}
-    told["at once"] = cs.services[-1].getResults(blocking=False)
-    told["values"] = []
-    for _ in range(count):
-        key, value = cs.result()
-        told["values"].append((expected.pop(key), value))
+    early = cs.services[-1].getResults(blocking=False)
+    results = [early] if early else []
+    while len(results) < count:
+        results.append(cs.result())
+    told["values"] = [(expected.pop(key), value) for key, value in results]
     told["failing"] = cs.services[0].getResultsWithTimeout(2)
     told["failing key"], told["left"] = (
         failing,

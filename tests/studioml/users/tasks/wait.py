@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def clientFunction(args, files):
-    for _ in range(600):
+    for _ in range(1500):
         if Path(args["go"]).exists():
             return args["n"]
         time.sleep(0.2)
