@@ -30,8 +30,8 @@ from hpcrunner.job.ending import (
 )
 from hpcrunner.job.environment import LOG_NAME, prepare_python
 from hpcrunner.job.events import PREFIX, Events, one_line, say
+from hpcrunner.job.fence import Fence
 from hpcrunner.job.leftovers import start_sweep
-from hpcrunner.job.limits import Stop
 from hpcrunner.job.memory import MemoryWitness
 from hpcrunner.job.metadata import METADATA, Metadata
 from hpcrunner.job.metadatafiles import MetadataFiles, accession_of
@@ -47,13 +47,12 @@ from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
 from hpcrunner.job.usage import metrics_of
 from hpcrunner.job.workspace import Workspace, keep_home, make_workspace, remove_tree
 from hpcrunner.request.accession import accession
-from hpcrunner.request.claim import Owner, claims, is_fenced
+from hpcrunner.request.claim import Owner
 from hpcrunner.request.plan import (
     CLAIMS,
     EVENTS,
     RECORDS,
     Plan,
-    PlannedArtifact,
     read_plan,
 )
 from hpcrunner.request.reasons import Reason
@@ -62,7 +61,6 @@ from hpcrunner.request.record import Record, SavedArtifact
 LEFTOVER_GRACE = 2.0  # between SIGTERM and SIGKILL for what a payload leaves running
 HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
 PIPE_PATIENCE = 10.0
-GIVEN_UP = Stop(Reason.CANCELLED, "the gateway has given this attempt up")
 T = TypeVar("T")
 
 
@@ -106,7 +104,7 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
     stopper = Stopper(end, plan.setup)
     if end is not None:
         stopper.add(limits.job_deadline(plan.setup, counted_from, end))
-    attempt = _Attempt(plan, index, environ, events, stopper, started_at, claim_path, client)
+    attempt = _Attempt(plan, index, environ, events, stopper, started_at, Fence(claim_path), client)
     ending = attempt.run()
     say(f"ended: {ending.reason.value}: {ending.text}")
     try:
@@ -114,7 +112,7 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
             say(f"task {index}: a record was there already and stays")
         crashpoint("job.recorded")
         events.note("ended", reason=ending.reason.value, text=ending.text)
-        if attempt.given_up() is None:
+        if attempt.fence.stands() is None:
             tell_client(
                 client,
                 ending.reason,
@@ -138,7 +136,7 @@ class _Attempt:
     events: Events
     stopper: Stopper
     started_at: float
-    claim_path: Path
+    fence: Fence
     client: ClientRecord | None
     workspace: Workspace | None = None
     metadata: Metadata | None = None
@@ -232,7 +230,7 @@ class _Attempt:
                     raise StopAsked(stop)
             upload = artifacts.uploader(experiment, workspace, singles, events)
             files = self._metadata_files(workspace)
-            self.upload = self._unless_given_up(
+            self.upload = self.fence.guards(
                 files.uploading(upload, tar=lambda: self.payload_started_at is not None)
             )
             self.saver = Saver(
@@ -325,7 +323,7 @@ class _Attempt:
 
     def _sources(self, workspace: Workspace) -> list[Source]:
         """Where somebody may have written that this attempt is to stop."""
-        sources: list[Source] = [self.given_up]
+        sources: list[Source] = [self.fence.stands]
         if self.client is not None:
             sources.append(self.client.stopped)
         sources += [
@@ -338,23 +336,6 @@ class _Attempt:
     def _disk_watch(self, workspace: Workspace) -> list[Source]:
         budget = self.experiment.disk_budget if self.plan.setup.disk_watched else 0
         return [DiskWatch(workspace.home, budget)] if budget else []
-
-    def given_up(self) -> Stop | None:
-        """Whether the gateway has fenced this attempt: it took the job for dead."""
-        try:
-            return GIVEN_UP if is_fenced(claims(self.claim_path)) else None
-        except OSError:  # the spool is not to be seen just now
-            return None
-
-    def _unless_given_up(self, upload: Upload) -> Upload:
-        """The upload, refused where another attempt may have results there by now."""
-
-        def guarded(artifact: PlannedArtifact, folder: Path) -> SavedArtifact:
-            if (stop := self.given_up()) is not None:
-                raise HpcrunnerError(stop.text)
-            return upload(artifact, folder)
-
-        return guarded
 
     def _end_tree(self, process: PayloadProcess) -> bool:
         """End the payload, or what one that ended by itself has left running."""
