@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +21,7 @@ from types import TracebackType
 from hpcrunner.request.errors import shown
 from hpcrunner.request.units import format_bytes
 from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
+from hpcrunner.storage.spelling import folded, folds_names
 
 MOST_MEMBERS = 1_000_000
 LONGEST_NAME = 4096  # PATH_MAX
@@ -248,9 +247,10 @@ class Tree:
             return self._root
         if self._at[0] == wanted and self._at[1] >= 0:
             return self._at[1]
+        there = self._at[0] if wanted[: len(self._at[0])] == self._at[0] else ()
+        handle = os.dup(self._at[1] if there else self._root)
         self._leave()
-        handle = os.dup(self._root)
-        for part in wanted:
+        for part in wanted[len(there) :]:
             try:
                 self._step()
                 try:
@@ -376,28 +376,6 @@ class OpenMember:
             raise self._tree.refused(
                 f"member {shown(self._name)} is larger than any file can be here"
             ) from None
-
-
-def folds_names(folder: int) -> bool:
-    """Whether the file system of an open folder takes names for one that differ in case."""
-    name = f".A{secrets.token_hex(8)}"
-    try:
-        os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=folder))
-    except OSError:
-        return False  # it will show with the first member
-    try:
-        os.stat(name.swapcase(), dir_fd=folder)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.unlink(name, dir_fd=folder)
-
-
-def folded(name: str) -> str:
-    """A name as a file system that folds case and Unicode's forms may keep it."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _stamp(file: int | str, mtime: float, folder: int | None = None) -> None:
