@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
-import signal
 from functools import partial
 from typing import Annotated
 
@@ -173,8 +171,6 @@ def gateway(
     read the site's file again. docs/operating.md tells how to run it for months.
     """
     start_logging(log_format, debug=debug)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        faulthandler.register(number)  # a gateway that seems to hang shows where
 
     def read_site() -> Site:
         return with_stores(

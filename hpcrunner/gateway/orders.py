@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
@@ -9,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _PIECE = 1024
+_SHOW = (signal.SIGUSR1, signal.SIGUSR2)
+_STDERR = 2
 
 
 class Orders:
-    """SIGTERM or SIGINT: drain; a second one: end now. SIGHUP: reload the site.
+    """SIGTERM or SIGINT: drain; a second one: end now. SIGHUP: reload the site. SIGUSR1 or
+    SIGUSR2: show on stderr where each thread is, at once, also in one that hangs.
 
     A signal only sets a flag: no step of the gateway is interrupted, whoever works looks here
     between two steps. A pipe wakes a sleeper, since a lock (``threading.Event``) that a signal
@@ -68,9 +72,13 @@ class Orders:
         }
         waker = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         before = {number: signal.signal(number, handlers[number]) for number in handlers}
+        for number in _SHOW:
+            faulthandler.register(number, file=_STDERR)
         try:
             yield self
         finally:
+            for number in _SHOW:
+                faulthandler.unregister(number)
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(waker)
