@@ -31,7 +31,7 @@ pytestmark = [
 
 VERSION = "0.0.44.post6"
 USERS, TASKS = 5, 10  # fifty tasks, and one that fails for each user
-GENERATIONS, SIZE = map(int, os.environ.get("HPCRUNNER_GENERATIONS", "3x5").split("x"))
+GENERATIONS, SIZE = map(int, os.environ.get("HPCRUNNER_GENERATIONS", "3x4").split("x"))
 PATIENCE = 400 + 5 * GENERATIONS * SIZE
 
 

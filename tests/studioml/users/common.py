@@ -55,7 +55,7 @@ class Service:
     def _another(self):
         service = CompletionService(
             f"{self._queue}-{uuid.uuid4().hex[:8]}",
-            cs_config={"queue": self._queue, "sleep_time": 1, "resources_needed": {"cpus": 1}},
+            cs_config={"queue": self._queue, "sleep_time": 2, "resources_needed": {"cpus": 1}},
             studio_config_file=self._config,
         )
         return service.__enter__()
