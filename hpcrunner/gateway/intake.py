@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import replace
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import Admission, NotAdmitted, admit_request
+from hpcrunner.gateway.digests import Digests, digests_of
 from hpcrunner.gateway.experiment import Experiment, Reports, State
 from hpcrunner.gateway.happenings import Copied, Looked, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
@@ -95,10 +95,10 @@ class Intake:
         new: dict[str, NewExperiment] = {}
         again: dict[str, str] = {}
         for delivery in deliveries:
-            digest = hashlib.sha256(delivery.body).hexdigest()
-            first = self._repeated(delivery, digest, new)
+            digests = digests_of(delivery.body)
+            first = self._repeated(delivery, digests, new)
             if first is None:
-                row = self._consider(delivery, digest, responds=responds)
+                row = self._consider(delivery, digests, responds=responds)
                 new[row.experiment.id] = row
             else:
                 log.info("%s: another copy of %s, not run twice", delivery.queue, first)
@@ -113,23 +113,28 @@ class Intake:
         return [*new, *again]
 
     def _repeated(
-        self, delivery: Delivery, digest: str, new: Mapping[str, NewExperiment]
+        self, delivery: Delivery, digests: Digests, new: Mapping[str, NewExperiment]
     ) -> str | None:
         """The experiment that this message is only a copy of.
 
         A broker sends a message again whose acknowledgement it never had, and a client one whose
         confirmation it never had: same bytes, key and time of adding included. Who means to run
         an experiment again sends other bytes, or the same after a while.
+
+        Of a sealed message only the seal counts: its header is not signed, and a client that
+        means to run it again seals it anew. So it is run once for as long as it is remembered.
         """
         if self._opener.is_ours(delivery.queue, delivery.server) and not delivery.redelivered:
             return None  # by hand, so deliberately
         for row in new.values():
-            if row.digest == digest:
+            if row.digest in (digests.body, digests.seal):
                 return row.experiment.id
-        known = self._journal.repeated(digest, self._clock() - self._site.repeat_window)
+        known = self._journal.repeated(digests.body, self._clock() - self._site.repeat_window)
+        if known is None and digests.seal:
+            known = self._journal.by_digest(digests.seal, 0.0)
         return known.id if known else None
 
-    def _consider(self, delivery: Delivery, digest: str, *, responds: bool) -> NewExperiment:
+    def _consider(self, delivery: Delivery, digests: Digests, *, responds: bool) -> NewExperiment:
         now = self._clock()
         experiment = self._new_id()
         reason = Reason.REJECTED
@@ -152,7 +157,7 @@ class Intake:
             text = "a fault in hpcrunner while reading the message; the gateway's log has it"
         else:
             row = replace(_accepted(experiment, admission, delivery, now), reports=reports)
-            return NewExperiment(row, clear, digest, admission.request.time_added)
+            return NewExperiment(row, clear, digests.of_run, admission.request.time_added)
         log.warning(
             "%s: %s set aside: %s",
             delivery.queue,
@@ -172,7 +177,7 @@ class Intake:
             ended_at=now,
             reports=reports,
         )
-        return NewExperiment(row, delivery.body, digest)
+        return NewExperiment(row, delivery.body, digests.body)
 
     def _names_itself(self, delivery: Delivery) -> bool:
         """Whether a message that makes no sense came in clear, as it may, and says whose it is.

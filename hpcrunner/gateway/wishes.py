@@ -13,6 +13,7 @@ from collections.abc import Callable
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit, admit_request
+from hpcrunner.gateway.digests import digests_of
 from hpcrunner.gateway.experiment import Experiment, Outcome, Reports, State
 from hpcrunner.gateway.happenings import Ended, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
@@ -84,9 +85,11 @@ class Wishes:
     def _retry(self, old: Experiment) -> None:
         """Have an experiment of the dead list run again, by the site as it is now."""
         message = self._journal.message(old.id)
+        digest = self._journal.digest(old.id)
         now = self._clock()
         try:
             if old.spec is None:
+                digest = digests_of(message).of_run
                 # It was refused, so that nobody has looked whether it may be clear text.
                 opened = self._opener.open(old.queue, old.server, message)
                 message = opened.clear
@@ -114,7 +117,6 @@ class Wishes:
         if old.batch:
             self._spool.fence(old.batch, old.task)
         crashpoint("wishes.fenced")
-        digest = self._journal.digest(old.id)
         self._journal.retry_aside(old.id, NewExperiment(new, message, digest))
         crashpoint("wishes.retried")
         log.info("%s: retried as %s", old.id, new.id, extra={"experiment": old.id})

@@ -17,7 +17,7 @@ from hpcrunner.request.payload import (
 )
 from hpcrunner.request.stores import CONTAINER, MIN_INTERVAL, read_artifacts, read_store
 
-__all__ = ["RequestError", "parse_message", "read_resources"]
+__all__ = ["RequestError", "parse_message", "read_resources", "sealed_part"]
 
 MAX_KEY = 1024
 MAX_COUNT = 1_000_000  # of CPUs or GPUs
@@ -39,6 +39,18 @@ def parse_message(body: bytes) -> Request | SealedRequest:
     if isinstance(envelope.value, dict) and "payload" in envelope.value:
         return _sealed(envelope)
     return _request(root.get("experiment"), root.get("config"))
+
+
+def sealed_part(body: bytes) -> str:
+    """The payload of a sealed message: all that its signature covers, so the same in every copy.
+
+    "" for a message in clear text, or one that cannot be read.
+    """
+    try:
+        envelope = Member(decode_message(body)).get("message")
+        return envelope.get("payload").text() if isinstance(envelope.value, dict) else ""
+    except RequestError:
+        return ""
 
 
 def read_resources(member: Member) -> Resources:

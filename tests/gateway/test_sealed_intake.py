@@ -121,6 +121,53 @@ def test_a_copy_is_known_by_the_bytes_that_came(keyed: Keyed, message: Message) 
     assert len(keyed.parts.journal.live()) == 1
 
 
+def with_header(body: bytes, **changed: object) -> bytes:
+    """The same seal and signature under another header, which anybody could write."""
+    document = json.loads(body)
+    document["message"].update(changed)
+    return json.dumps(document).encode()
+
+
+def test_a_seal_is_run_once_whenever_and_with_whatever_header_it_comes_again(
+    keyed: Keyed, message: Message
+) -> None:
+    body = sealed(message("mine"))
+    first = keyed.take(body)
+    won = Outcome(State.SUCCEEDED, Reason.COMPLETED, "ended well")
+    keyed.parts.journal.end([(first.id, won)])
+    keyed.parts.clock.forward(keyed.parts.site.repeat_window + 7 * 86400)
+    for copy in (body, with_header(body, time_added=1.9e9)):
+        keyed.parts.pile.put(copy)
+        keyed.parts.intake.drain(10)
+    assert keyed.parts.journal.live() == []
+    assert len(keyed.parts.journal.recent(10)) == 1
+    assert keyed.take(sealed(message("mine"))).state is State.ACCEPTED  # sealed anew, so wanted
+
+
+def test_a_copy_under_an_altered_header_does_not_hold_up_the_true_message(
+    keyed: Keyed, message: Message
+) -> None:
+    body = sealed(message("mine"))
+    altered = keyed.take(with_header(body, resources_needed={"cpus": 64}))
+    assert "differs from the sealed request" in refused(altered)
+    assert keyed.take(body).state is State.ACCEPTED
+
+
+def test_a_seal_that_was_refused_and_then_retried_is_run_once_as_well(
+    keyed: Keyed, message: Message
+) -> None:
+    signing = keyed.signing / "local_"
+    away = signing.rename(signing.with_name(".away"))
+    keyed.use()
+    body = sealed(message("mine"))
+    found = keyed.take(body)
+    away.rename(signing)
+    assert keyed.retry(found).state is State.ACCEPTED
+    keyed.parts.pile.put(with_header(body, time_added=1.9e9))
+    keyed.parts.intake.drain(10)
+    assert len(keyed.parts.journal.live()) == 1
+
+
 WRONG = base64.b64encode(bytes(64)).decode()
 
 
