@@ -137,8 +137,13 @@ def workdir(new_workdir: Callable[[], AbstractContextManager[Path]]) -> Iterator
         yield folder
 
 
+CLUSTERED = frozenset({"slurm", "drmaa", "rabbitmq", "s3", "client"})
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the one cluster runs in one worker, in order; the rest goes on beside it."""
+    """Mark what uses the one cluster: such tests run one after another (see dev/test)."""
     for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+        names = {mark.name for mark in item.iter_markers()}
+        if names & CLUSTERED or "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.cluster)
