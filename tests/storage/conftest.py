@@ -80,7 +80,8 @@ def rclone_server(root: Path, *options: str) -> Iterator[S3]:
     folder.mkdir(parents=True)
     port = free_port()
     argv = [tool("rclone"), "serve", "s3", str(root / "buckets"), "--addr", f"127.0.0.1:{port}"]
-    argv += ["--config", "/dev/null", "--dir-cache-time", "0s", "--cache-dir", str(root / "cache")]
+    # Not 0s: rclone then turns in a circle for ever, on a whole CPU.
+    argv += ["--config", "/dev/null", "--dir-cache-time", "10ms", "--cache-dir", str(root / "cache")]
     argv += options
     # One entry of a CSV list, so its comma needs the quotes.
     auth = f'"{KEYS.access_key},{KEYS.secret_access_key}"'
