@@ -81,7 +81,7 @@ def rclone_server(root: Path, *options: str) -> Iterator[S3]:
     port = free_port()
     argv = [tool("rclone"), "serve", "s3", str(root / "buckets"), "--addr", f"127.0.0.1:{port}"]
     # Not 0s: rclone then turns in a circle for ever, on a whole CPU.
-    argv += ["--config", "/dev/null", "--dir-cache-time", "10ms", "--cache-dir", str(root / "cache")]
+    argv += ["--config", "/dev/null", "--dir-cache-time", "9ms", "--cache-dir", str(root / "cache")]
     argv += options
     # One entry of a CSV list, so its comma needs the quotes.
     auth = f'"{KEYS.access_key},{KEYS.secret_access_key}"'
