@@ -224,3 +224,15 @@ def test_the_prologue_is_the_operators_own_bash(
     here = site(python=str(fake_python(tmp_path)), prologue=prologue)
     ran = Ran(render_script(batch(), here), tmp_path)
     assert ran.seen("called")[-1] == "42"
+
+
+def test_the_limits_announcement_kills_no_job_that_is_just_starting(
+    batch: MakeBatch, site: MakeSite, tmp_path: Path
+) -> None:
+    """sbatch(1): the signal may be sent up to a minute earlier than asked for."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/bash\nkill -USR1 $$\nexit 7\n")
+    python.chmod(0o700)
+    here = site(python=str(python), prologue=["kill -USR1 $$"])
+    ran = Ran(render_script(batch(), here), tmp_path)
+    assert ran.process.returncode == 7

@@ -116,7 +116,8 @@ def backend(name: str, cluster: Any, checkout: Path, workdir: Path) -> Slurm:
 
 
 def submit(batch_id: str, script: str = "true", size: int = 1, **spec: Any) -> dict[str, Any]:
-    spec = {"partition": "short", "memory": 20 * MIB, "time_limit": 60, **spec}
+    # Not a minute: Slurm may then announce its end (USR1) to a job that has just begun.
+    spec = {"partition": "short", "memory": 20 * MIB, "time_limit": 120, **spec}
     return {"do": "submit", "id": batch_id, "script": script, "size": size, "spec": spec}
 
 
@@ -171,7 +172,7 @@ def test_an_array_of_two_hundred_is_one_submission_and_each_task_runs_once(slurm
     [ids] = slurm.do(submit("a1", script, size=200))
     base = ids[0].partition("_")[0]
     assert ids == [f"{base}_{index}" for index in range(1, 201)]
-    [seen] = slurm.do({"do": "wait", "ids": ids, "seconds": 120})
+    [seen] = slurm.do({"do": "wait", "ids": ids, "seconds": 240})
     assert {s["reason"] for s in seen.values()} == {"COMPLETED"}
     for index in range(1, 201):
         assert slurm.log("a1", index) == f"task {index}\n"
@@ -188,7 +189,7 @@ def test_nothing_of_the_submitters_environment_is_visible_in_a_job(slurm: Slurm)
     }
     ids, seen = [], {}
     [ids] = slurm.do(submit("a1", "env -0 | tr '\\0' '\\n'"), environ=environ)
-    [seen] = slurm.do({"do": "wait", "ids": ids, "seconds": 60}, environ=environ)
+    [seen] = slurm.do({"do": "wait", "ids": ids, "seconds": 120}, environ=environ)
     assert seen[ids[0]]["reason"] == "COMPLETED"
     variables = dict(
         line.partition("=")[::2] for line in slurm.log("a1").splitlines() if "=" in line
@@ -206,7 +207,7 @@ def test_a_folder_with_every_odd_character_works(slurm: Slurm) -> None:
     slurm.folder.mkdir()
     os.chown(slurm.folder, owner.pw_uid, owner.pw_gid)
     one, many = slurm.do(submit("a1", "pwd"), submit("a2", "pwd", size=2))
-    slurm.do({"do": "wait", "ids": one + many, "seconds": 60})
+    slurm.do({"do": "wait", "ids": one + many, "seconds": 240})
     assert slurm.log("a1") == f"{slurm.batch('a1')}\n"
     assert slurm.log("a2", 2) == f"{slurm.batch('a2')}\n"
 
@@ -236,7 +237,7 @@ def test_a_batch_is_found_by_name_live_and_after_it_left_the_queue(slurm: Slurm)
         ["FOUND", one],
         ["FOUND", many],
     ]
-    slurm.do({"do": "cancel", "ids": one}, {"do": "wait", "ids": one + many, "seconds": 60})
+    slurm.do({"do": "cancel", "ids": one}, {"do": "wait", "ids": one + many, "seconds": 240})
     assert slurm.do(
         {"do": "seek", "id": "a1", "left": True},
         {"do": "seek", "id": "a2", "size": 3, "left": True},
@@ -263,7 +264,7 @@ def test_each_ending_is_told_apart(cluster: Any, checkout: Path, workdir: Path) 
             submit("a8", partition="short", time_limit=7200),
         )
     ]
-    slurm.do({"do": "wait", "ids": [ids[6]], "seconds": 60, "state": "RUNNING"})
+    slurm.do({"do": "wait", "ids": [ids[6]], "seconds": 120, "state": "RUNNING"})
     slurm.do({"do": "cancel", "ids": [ids[6], ids[7]]})
     [seen] = slurm.do({"do": "wait", "ids": ids, "seconds": 240})
     assert [seen[i]["reason"] for i in ids] == [
@@ -285,21 +286,21 @@ def test_each_ending_is_told_apart(cluster: Any, checkout: Path, workdir: Path) 
 
 def test_tasks_of_an_array_are_cancelled_one_by_one(slurm: Slurm) -> None:
     [ids] = slurm.do(submit("a1", "sleep 600", size=30, cpus=2))
-    slurm.do({"do": "wait", "ids": ids[:1], "seconds": 60, "state": "RUNNING"})
+    slurm.do({"do": "wait", "ids": ids[:1], "seconds": 120, "state": "RUNNING"})
     _, some = slurm.do(
         {"do": "cancel", "ids": [*ids[:2], *ids[20:], "999999999", "hpcr-ff"]},
-        {"do": "wait", "ids": [*ids[:2], *ids[20:]], "seconds": 60},
+        {"do": "wait", "ids": [*ids[:2], *ids[20:]], "seconds": 120},
     )
     assert {s["reason"] for s in some.values()} == {"CANCELLED"}
     [rest] = slurm.do({"do": "look_up", "ids": ids[2:20]})
     assert not [s for s in rest.values() if s["state"] == "ENDED"]
-    _, rest = slurm.do({"do": "cancel", "ids": ids}, {"do": "wait", "ids": ids, "seconds": 60})
+    _, rest = slurm.do({"do": "cancel", "ids": ids}, {"do": "wait", "ids": ids, "seconds": 240})
     assert {s["reason"] for s in rest.values()} == {"CANCELLED"}
 
 
 def test_an_id_with_another_batchs_name_is_neither_found_nor_cancelled(slurm: Slurm) -> None:
     [ids] = slurm.do(submit("a1", "sleep 600", size=2))
-    slurm.do({"do": "wait", "ids": ids, "seconds": 60, "state": "RUNNING"})
+    slurm.do({"do": "wait", "ids": ids, "seconds": 120, "state": "RUNNING"})
     others = [(job_id, f"hpcr-a2{slurm.token}") for job_id in ids]
     seen, _, kept = slurm.do(
         {"do": "look_up", "jobs": others},
@@ -308,7 +309,7 @@ def test_an_id_with_another_batchs_name_is_neither_found_nor_cancelled(slurm: Sl
     )
     assert {s["verdict"] for s in seen.values()} == {"NOT_FOUND"}
     assert {s["state"] for s in kept.values()} == {"RUNNING"}
-    _, ended = slurm.do({"do": "cancel", "ids": ids}, {"do": "wait", "ids": ids, "seconds": 60})
+    _, ended = slurm.do({"do": "cancel", "ids": ids}, {"do": "wait", "ids": ids, "seconds": 240})
     assert {s["reason"] for s in ended.values()} == {"CANCELLED"}
 
 

@@ -18,6 +18,9 @@
 #SBATCH --export=NONE
 #SBATCH --signal=B:USR1@30
 
+# Slurm may announce the end of the time limit a minute early: before anything here listens.
+trap '' USR1
+
 umask 077
 
 # A bare environment (--export=NIL) has neither; bash knows both without exporting them.
