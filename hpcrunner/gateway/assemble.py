@@ -106,6 +106,7 @@ def put_together(
             stack.callback(reporter.close)
         client_records = ClientRecords(journal, spool, site, opener, clock=time.time)
         stack.callback(client_records.close)
+        metadata_store = _metadata_store(hold, site)
         log.info("site %s, spool %s", site.name, spool.root)
         log.info("queues of %s", ", ".join(source.name for source in sources))
         yield Gateway(
@@ -148,9 +149,7 @@ def put_together(
             taken=taken,
             collect=Collector(journal, spool, site, clock=time.time).step,
             tell=tell,
-            reporter=reporter,
-            client_records=client_records,
-            metadata_store=_metadata_store(hold, site),
+            tellers=[t for t in (reporter, client_records, metadata_store) if t is not None],
         )
 
 

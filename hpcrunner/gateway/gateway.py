@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from hpcrunner.crashpoint import crashpoint
-from hpcrunner.gateway.client_records import ClientRecords
 from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.drained import mark_of
@@ -16,10 +16,8 @@ from hpcrunner.gateway.happenings import Round, Tell, nobody
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import SpoolLock
-from hpcrunner.gateway.metadata_store import MetadataStore
 from hpcrunner.gateway.orders import Orders
 from hpcrunner.gateway.pace import Setbacks
-from hpcrunner.gateway.reports.reporter import Reporter
 from hpcrunner.gateway.spool import Spool, SpoolError
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
@@ -64,11 +62,24 @@ class Hold:
     journal: Journal
 
 
+class Teller(Protocol):
+    """What tells others of endings, on threads of its own, and remembers what is still to tell."""
+
+    def step(self) -> None:
+        """Take up what was told, and hand over what has ended since. Raises JournalError."""
+        ...
+
+    def finish(self, pause: Callable[[float], None], go_on: Callable[[], bool]) -> None:
+        """Go on until all that can be told now is, or ``go_on`` says no. Raises JournalError."""
+        ...
+
+
 class Gateway:
     """The parts put together; ``step`` does one round, ``run`` goes on until told to stop.
 
     ``taken`` is how many messages earlier parts over the same hold have taken. ``collect`` is
-    called each round, to remove what has aged out, and comes back soon.
+    called each round, to remove what has aged out, and comes back soon; after it each of
+    ``tellers`` has its step.
     """
 
     def __init__(
@@ -85,9 +96,7 @@ class Gateway:
         taken: int = 0,
         collect: Callable[[], None] = lambda: None,
         tell: Tell = nobody,
-        reporter: Reporter | None = None,
-        client_records: ClientRecords | None = None,
-        metadata_store: MetadataStore | None = None,
+        tellers: Sequence[Teller] = (),
     ) -> None:
         self._hold = hold
         self._journal = hold.journal
@@ -101,9 +110,7 @@ class Gateway:
         self.taken = taken
         self._collect = collect
         self._tell = tell
-        self._reporter = reporter
-        self._client_records = client_records
-        self._metadata_store = metadata_store
+        self._tellers = tellers
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
@@ -167,12 +174,8 @@ class Gateway:
             self._track_at = self._clock() + self._track.period.seconds
         if go_on():
             self._collect()
-        if self._reporter is not None:
-            self._reporter.step()
-        if self._client_records is not None:
-            self._client_records.step()
-        if self._metadata_store is not None:
-            self._metadata_store.step()
+        for teller in self._tellers:
+            teller.step()
         if taken or submitted or live:
             self._busy_at = self._clock()
         self._pause = _INTAKE_FLOOR if taken else min(_INTAKE_CEILING, self._pause * 1.5)
@@ -198,9 +201,8 @@ class Gateway:
     def _tell_the_rest(self, orders: Orders) -> None:
         """Before an end of its own accord: reports and records of what has just ended."""
         until = self._clock() + _FINISHING
-        for teller in (self._reporter, self._client_records, self._metadata_store):
-            if teller is not None:
-                teller.finish(orders.pause, lambda: orders.go_on() and self._clock() < until)
+        for teller in self._tellers:
+            teller.finish(orders.pause, lambda: orders.go_on() and self._clock() < until)
 
     def _take(self, live: int) -> int:
         mark = mark_of(self._hold.spool)

@@ -19,18 +19,12 @@ from typing import Any
 
 import pytest
 
+from dev.queue_servers import free_port
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 
 KEYS = AwsCredentials("access", "s3cr3t-key")
 BUCKET = "artifacts"
-
-
-def free_port() -> int:
-    """A port nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
