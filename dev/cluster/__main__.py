@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import (
+    apptainer,
     facts,
     faults,
     files,
@@ -91,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _install(layout: Layout, _: argparse.Namespace) -> int:
     with _changing(layout):
-        print("installed" if install.install(layout) else "everything is there already")
+        changed = [install.install(layout), apptainer.install(layout)]
+        print("installed" if any(changed) else "everything is there already")
     return 0
 
 
@@ -99,6 +101,7 @@ def _up(layout: Layout, arguments: argparse.Namespace) -> int:
     with _changing(layout):
         slurm.refuse_second(layout)
         install.install(layout)
+        apptainer.install(layout)
         settings = Settings.load(layout).given(os.environ, arguments.min_job_age)
         settings.save(layout)
         secrets = Secrets.load(layout)
@@ -168,6 +171,7 @@ def _destroy(layout: Layout, _: argparse.Namespace) -> int:
         with _changing(layout):
             _stop(layout)
             user.remove(layout)
+            apptainer.remove(layout)
             slurm.remove_system_conf(layout)
             shutil.rmtree(layout.state)
     print("destroyed")

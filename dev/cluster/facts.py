@@ -7,7 +7,7 @@ import pwd
 from pathlib import Path
 from typing import Any
 
-from . import files, s3, slurm
+from . import apptainer, files, s3, slurm
 from .errors import CannotHere
 from .layout import (
     ACCOUNT,
@@ -89,6 +89,7 @@ def write(layout: Layout, settings: Settings, secrets: Secrets) -> None:
             "folder": str(layout.s3 / "buckets"),
         },
         "drmaa": {"library": settings.drmaa_library or None},
+        "apptainer": apptainer.facts(layout),
     }
     files.write(layout.facts, json.dumps(facts, indent=2) + "\n")
 

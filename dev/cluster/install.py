@@ -63,14 +63,15 @@ def install(layout: Layout) -> bool:
     need_root()
     missing = missing_packages()
     if missing:
-        _install_packages(missing)
+        install_packages(missing)
     if not rclone(layout).exists():
         _install_rclone(layout)
         return True
     return bool(missing)
 
 
-def _install_packages(packages: list[str]) -> None:
+def install_packages(packages: list[str]) -> None:
+    """Install packages of this machine's own release; their daemons are kept from starting."""
     if shutil.which("apt-get") is None:
         raise CannotHere(f"no apt-get here; install these by hand: {' '.join(packages)}")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

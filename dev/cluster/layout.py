@@ -137,6 +137,11 @@ class Layout:
         return self.state / "tools"
 
     @property
+    def apptainer(self) -> Path:
+        """Apptainer where the machine has none of its own, and the images."""
+        return self.state / "apptainer"
+
+    @property
     def wheels(self) -> Path:
         """Copies of the wheels installed for the user, who may not read the originals."""
         return self.state / "wheels"
@@ -145,6 +150,16 @@ class Layout:
     def slurm(self) -> Path:
         """Configuration, state and spool of Slurm."""
         return self.state / "slurm"
+
+    @property
+    def gridengine(self) -> Path:
+        """Packages, configuration and spool of Grid Engine."""
+        return self.state / "gridengine"
+
+    @property
+    def gridengine_root(self) -> Path:
+        """Its SGE_ROOT, laid out as on clusters that have it from its own releases."""
+        return self.gridengine / "root"
 
     @property
     def munge(self) -> Path:
@@ -212,6 +227,16 @@ class Layout:
     def s3_port(self) -> int:
         """S3 server."""
         return self.port_base + 7
+
+    @property
+    def qmaster_port(self) -> int:
+        """Grid Engine's master, on all interfaces: it knows no other way."""
+        return self.port_base + 14
+
+    @property
+    def execd_port(self) -> int:
+        """Grid Engine's one execution host."""
+        return self.port_base + 15
 
     def slurmd_port(self, node: Node) -> int:
         """The port of one node's slurmd."""
