@@ -2,8 +2,9 @@
 
 Every kind takes the text of the file; numbers are taken too, already in the model's units
 (bytes, seconds), so that a site can also be built in Python. The ``Allowed`` beside a kind is
-what errors and docs/site-config.md print: the rule and its explanation stay together. A
-ValueError carries a text only where it says more than ``Allowed`` does.
+what errors, docs/site-config.md and the schema for editors print: the rule and its explanation
+stay together. A ValueError carries a text only where it says more than ``Allowed`` does. A kind
+whose value is no longer the file's text writes it as that again (``model_dump(mode="json")``).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from hpcrunner.sites.slurmtime import FORMS, parse_time
+from hpcrunner.sites.slurmtime import FORMS, PATTERN, parse_time, time_text
 
 MIB = 1024**2
 _MEMORY_UNITS = {"K": 1024, "": MIB, "M": MIB, "G": 1024**3, "T": 1024**4}
@@ -28,9 +29,14 @@ _UNSET_VARIABLE = re.compile(r"\$(\w+|\{\w+\})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What a value may be, in words. Metadata for ``Annotated``; it checks nothing."""
+    """What a value may be, in words. Metadata for ``Annotated``; it checks nothing.
+
+    ``pattern`` is for editors: a regular expression, in what Python and ECMAScript have in
+    common, that every text fits which the kind takes. Empty: any text.
+    """
 
     words: str
+    pattern: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,28 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.count}/{self.seconds:g}s"
+
+
+def any_case(word: str) -> str:
+    """A pattern for a word in any mixture of cases; ECMAScript has no flag inside a pattern."""
+    return "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
+
+
+_MEMORY = "^[0-9]{1,12}[KMGTkmgt]?$"
+_RATE = "^[1-9][0-9]{0,5}/([1-9][0-9]{0,5})?[smh]$"
+_AGE = f"^([0-9]{{1,9}}[smhdwSMHDW]|0|{any_case('unlimited')})$"
+_SLURM_NAME = "^[A-Za-z0-9][A-Za-z0-9._+@,-]*$"
+_GPU_TYPE = "^([A-Za-z0-9][A-Za-z0-9._-]*)?$"
+_VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
+_VERSION = "^[0-9]+[.][0-9]+$"
+
+
+def memory_text(size: int) -> str:
+    """A size as the file has it, in the largest unit that fits whole; less than 1K rounds up."""
+    for name, unit in (("T", 1024**4), ("G", 1024**3), ("M", MIB)):
+        if size and size % unit == 0:
+            return f"{size // unit}{name}"
+    return f"{-(-size // 1024)}K" if size else "0"
 
 
 def _memory(value: Any) -> Any:
@@ -132,14 +160,14 @@ def _lines(value: str) -> str:
 
 
 def _slurm_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+@,-]*", value):
+    if not re.fullmatch(_SLURM_NAME, value):
         raise ValueError
     return value
 
 
 def _gpu_type(value: str) -> str:
     # A colon or comma would end the type inside ``gpu:type:count``.
-    if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+    if not re.fullmatch(_GPU_TYPE, value):
         raise ValueError
     return value
 
@@ -153,13 +181,13 @@ def _pattern(value: str) -> str:
 
 
 def _variable(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+    if not re.fullmatch(_VARIABLE, value):
         raise ValueError
     return value
 
 
 def _version(value: str) -> str:
-    if not re.fullmatch(r"\d+\.\d+", value, re.ASCII):
+    if not re.fullmatch(_VERSION, value):
         raise ValueError
     return value
 
@@ -211,47 +239,72 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Allowed("a number o
 Period = Annotated[
     float, Field(ge=0.05, allow_inf_nan=False), Allowed("a number of seconds from 0.05")
 ]
+_AsSize = PlainSerializer(memory_text, when_used="json-unless-none")
+_AsTime = PlainSerializer(time_text, when_used="json-unless-none")
+_AsAge = PlainSerializer(age_text, when_used="json")
 Memory = Annotated[
     int,
     BeforeValidator(_memory),
     Field(ge=1),
-    Allowed("a size in Slurm's binary units: 512M, 64G, 1T; a bare number is MiB"),
+    _AsSize,
+    Allowed("a size in Slurm's binary units: 512M, 64G, 1T; a bare number is MiB", _MEMORY),
 ]
 MemoryOrNone = Annotated[
     int,
     BeforeValidator(_memory),
     Field(ge=0),
-    Allowed("a size in Slurm's binary units: 512M, 64G, 1T; a bare number is MiB; 0 for none"),
+    _AsSize,
+    Allowed(
+        "a size in Slurm's binary units: 512M, 64G, 1T; a bare number is MiB; 0 for none", _MEMORY
+    ),
 ]
-TimeLimit = Annotated[int | None, BeforeValidator(_time), Allowed(f"a Slurm time: {FORMS}")]
+TimeLimit = Annotated[
+    int | None, BeforeValidator(_time), _AsTime, Allowed(f"a Slurm time: {FORMS}", PATTERN)
+]
 Allowance = Annotated[
-    int, BeforeValidator(_finite_time), Field(ge=0), Allowed("a Slurm time: 10 (minutes), 00:10:00")
+    int,
+    BeforeValidator(_finite_time),
+    Field(ge=0),
+    _AsTime,
+    Allowed("a Slurm time: 10 (minutes), 00:10:00", PATTERN),
 ]
 Age = Annotated[
     float | None,
     BeforeValidator(_age),
     AfterValidator(_not_negative),
-    Allowed("an age: 30d, 12h, 90m, 0; UNLIMITED keeps for ever"),
+    _AsAge,
+    Allowed("an age: 30d, 12h, 90m, 0; UNLIMITED keeps for ever", _AGE),
 ]
 LongAge = Annotated[
     float | None,
     BeforeValidator(_age),
     AfterValidator(_a_day_or_more),
-    Allowed("an age from 1d: 30d, 2w; UNLIMITED keeps for ever"),
+    _AsAge,
+    Allowed("an age from 1d: 30d, 2w; UNLIMITED keeps for ever", _AGE),
 ]
-SubmitRate = Annotated[Rate, BeforeValidator(_rate), Allowed("count/time: 10/1s, 60/1m, 500/h")]
+SubmitRate = Annotated[
+    Rate,
+    BeforeValidator(_rate),
+    PlainSerializer(str, when_used="json"),
+    Allowed("count/time: 10/1s, 60/1m, 500/h", _RATE),
+]
 SlurmName = Annotated[
-    str, AfterValidator(_slurm_name), Allowed("a name of letters, digits and . _ + @ , -")
+    str,
+    AfterValidator(_slurm_name),
+    Allowed("a name of letters, digits and . _ + @ , -", _SLURM_NAME),
 ]
 GpuName = Annotated[
     str,
     AfterValidator(_gpu_type),
-    Allowed("the type's name in gres.conf, of letters, digits and . _ -; empty for untyped GPUs"),
+    Allowed(
+        "the type's name in gres.conf, of letters, digits and . _ -; empty for untyped GPUs",
+        _GPU_TYPE,
+    ),
 ]
 Variable = Annotated[
-    str, AfterValidator(_variable), Allowed("a variable's name of letters, digits and _")
+    str, AfterValidator(_variable), Allowed("a variable's name of letters, digits and _", _VARIABLE)
 ]
-PythonVersion = Annotated[str, AfterValidator(_version), Allowed("major.minor, as 3.11")]
+PythonVersion = Annotated[str, AfterValidator(_version), Allowed("major.minor, as 3.11", _VERSION)]
 LoginPath = Annotated[
     str,
     BeforeValidator(_login_path),
