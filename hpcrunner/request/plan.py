@@ -25,6 +25,7 @@ from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
+from hpcrunner.request.image import NO_IMAGES, ImageSetup, PlannedImage, image_setup_from
 from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.model import AwsCredentials
 
@@ -60,7 +61,8 @@ class PlannedExperiment:
     words (a container's exec line), with ``@ROOT@`` and ``@WORKSPACE@`` standing for the
     experiment's folders on the node. ``record`` is the client's database record, if it has one
     that the job side can write; ``document`` is its first content (JSON text). ``retries`` tells
-    which failures are followed by another attempt. ``metrics_interval`` is in seconds.
+    which failures are followed by another attempt. ``metrics_interval`` is in seconds. ``image``
+    is the container's, None for a payload that runs without one.
     """
 
     id: str
@@ -85,6 +87,7 @@ class PlannedExperiment:
     gpus: int = 0
     retries: RetriesLeft = NO_RETRIES
     metrics_interval: float = 60.0
+    image: PlannedImage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class NodeSetup:
     ``artifact_cache_size`` bytes of them (0: none). ``disk_watched``: whether a payload whose
     folders outgrow its ``disk_budget`` is stopped. ``generate_metadata``: whether the
     attempt leaves documents in ``_metadata``, ``schema_logs``: with a log of what it prints.
+    ``images`` tells how container images are pulled.
     """
 
     scratch: str
@@ -119,6 +123,7 @@ class NodeSetup:
     disk_watched: bool = False
     generate_metadata: bool = True
     schema_logs: bool = True
+    images: ImageSetup = NO_IMAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +206,20 @@ def location_from(raw: Mapping[str, Any]) -> Location:
 
 
 def _setup(raw: Mapping[str, Any]) -> NodeSetup:
-    return NodeSetup(**{**raw, "interpreters": tuple((k, v) for k, v in raw["interpreters"])})
+    return NodeSetup(
+        **{
+            **raw,
+            "interpreters": tuple((k, v) for k, v in raw["interpreters"]),
+            "images": image_setup_from(raw.get("images")),
+        }
+    )
+
+
+def _image(raw: Mapping[str, Any] | None) -> PlannedImage | None:
+    if raw is None:
+        return None
+    location = location_from(raw["location"]) if raw["location"] else None
+    return PlannedImage(**{**raw, "location": location})
 
 
 def _experiment(raw: Mapping[str, Any]) -> PlannedExperiment:
@@ -217,5 +235,6 @@ def _experiment(raw: Mapping[str, Any]) -> PlannedExperiment:
             ),
             "record": location_from(raw["record"]) if raw["record"] else None,
             "retries": RetriesLeft(**raw.get("retries", {})),
+            "image": _image(raw.get("image")),
         }
     )

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcrunner.request.faults import RetriesLeft
+from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 from hpcrunner.request.plan import (
@@ -45,6 +46,7 @@ LOCATIONS = st.builds(
 ARTIFACTS = st.builds(
     PlannedArtifact, TEXT, LOCATIONS, st.booleans(), st.none() | st.booleans(), MAYBE
 )
+IMAGES = st.builds(PlannedImage, TEXT, st.none() | LOCATIONS, TEXT, TEXT, TEXT, TEXT)
 EXPERIMENTS = st.builds(
     PlannedExperiment,
     id=TEXT,
@@ -66,8 +68,10 @@ EXPERIMENTS = st.builds(
     document=TEXT,
     gpus=st.integers(),
     retries=st.builds(RetriesLeft, st.integers(), st.integers(), NUMBERS, NUMBERS),
+    image=st.none() | IMAGES,
 )
-SETUPS = st.builds(NodeSetup, TEXT, TEXT, PAIRS, MAYBE, NUMBERS, st.booleans())
+IMAGE_SETUPS = st.builds(ImageSetup, TEXT, TEXT, st.integers(), MAYBE, TEXT, TEXTS)
+SETUPS = st.builds(NodeSetup, TEXT, TEXT, PAIRS, MAYBE, NUMBERS, st.booleans(), images=IMAGE_SETUPS)
 PLANS = st.builds(Plan, TEXT, SETUPS, st.lists(EXPERIMENTS, max_size=3).map(tuple))
 RECORDS = st.builds(
     Record,
