@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,17 @@ from hpcrunner.sites.values import Allowed
 
 Place = tuple[str | int, ...]
 _LONGEST_VALUE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a key stands: a file and its line; line 0 for what stands in no file."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file} (line {self.line})" if self.line else self.file
 
 
 class SiteError(HpcrunnerError):
@@ -37,15 +49,16 @@ class SiteError(HpcrunnerError):
 
 
 def validation_problems(
-    error: ValidationError, model: type[BaseModel], where: str, line_of: Callable[[Place], int]
+    error: ValidationError, model: type[BaseModel], origin_of: Callable[[Place], Origin]
 ) -> list[str]:
-    """A line for each mistake, in the order of the file. ``line_of`` maps a place to its line."""
-    found: list[tuple[int, str]] = []
+    """A line for each mistake, file by file in the order of its lines."""
+    found: list[tuple[Origin, str]] = []
     for detail in error.errors(include_url=False):
         for place, text in _explain(detail, model):
-            line = line_of(place)
-            found.append((line, f"{where}: {dotted(place)} (line {line}): {text}"))
-    return [text for _, text in sorted(found, key=lambda pair: pair[0])]
+            origin = origin_of(place)
+            line = f" (line {origin.line})" if origin.line else ""
+            found.append((origin, f"{origin.file}: {dotted(place)}{line}: {text}"))
+    return [text for _, text in sorted(found, key=lambda pair: (pair[0].file, pair[0].line))]
 
 
 def dotted(place: Place) -> str:

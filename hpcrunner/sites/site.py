@@ -57,6 +57,12 @@ class Site(Part):
     name: SlurmName = Field(
         default="site", description="Name of the site; left out: the file's.", examples=["hpc2"]
     )
+    extends: Text | None = Field(
+        default=None,
+        description="Site that this one starts from: a name, or a path, which counts from this "
+        "file's folder. Read with the file; see above.",
+        examples=["generic-slurm", "../base.yaml"],
+    )
     description: Text = Field(default="", description="For people.")
     scheduler: Literal["auto", "drmaa", "sbatch", "local"] = Field(
         default="auto",

@@ -89,6 +89,8 @@ def read(text: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise YamlProblem(f"a character that YAML forbids ({error.reason})", line) from error
+    except RecursionError as error:
+        raise YamlProblem("lists and mappings nested too deep", 1) from error
     except ValueError as error:  # an explicit tag (``!!int x``) that does not fit
         raise YamlProblem(str(error), 1) from error
 

@@ -20,6 +20,7 @@ GIB = 1024**3
 def own_sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's folder of sites."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("HPCRUNNER_SITES", raising=False)
     folder = tmp_path / "hpcrunner" / "sites"
     folder.mkdir(parents=True)
     return folder
