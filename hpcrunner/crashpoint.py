@@ -52,6 +52,8 @@ GATEWAY_POINTS = (
     "track.retried",
     "track.ended",
 )
+# The gateway's too, where it prepares experiments before it submits them.
+PREPARING_POINTS = ("preparation.ended",)  # attempts ended of which something could not be had
 _passes: dict[str, int] = {}
 
 

@@ -27,6 +27,7 @@ from hpcrunner.gateway.measured import Measured
 from hpcrunner.gateway.metadata_store import MetadataStore
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.options import GatewayOptions
+from hpcrunner.gateway.preparation import Preparation, Preparations
 from hpcrunner.gateway.reports.reporter import Reporter
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
 from hpcrunner.gateway.track import Track
@@ -107,6 +108,12 @@ def put_together(
         client_records = ClientRecords(journal, spool, site, opener, clock=time.time)
         stack.callback(client_records.close)
         metadata_store = _metadata_store(hold, site)
+        preparations = Preparations(
+            _preparations(hold, site),
+            clock=time.time,
+            largest_array=site.limits.largest_array,
+        )
+        stack.callback(preparations.close)
         log.info("site %s, spool %s", site.name, spool.root)
         log.info("queues of %s", ", ".join(source.name for source in sources))
         yield Gateway(
@@ -130,6 +137,7 @@ def put_together(
                 new_id=experiment_id,
                 tell=tell,
                 capacity=options.capacity,
+                preparations=preparations,
             ),
             Track(journal, spool, scheduler, site, clock=time.time, tell=tell),
             Wishes(
@@ -187,6 +195,11 @@ def _reporter(hold: Hold, options: GatewayOptions) -> Reporter | None:
     from hpcrunner.gateway.reports.open import open_teller
 
     return Reporter(hold.journal, partial(open_teller, hold.spool, options.queues, folder))
+
+
+def _preparations(hold: Hold, site: Site) -> list[Preparation]:
+    """What this site's experiments need before they are submitted, one for each kind of thing."""
+    return []
 
 
 def _metadata_store(hold: Hold, site: Site) -> MetadataStore | None:

@@ -20,9 +20,11 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.capacity import UNLIMITED, Capacity, Load, fitting, load_of, obstacle
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
+from hpcrunner.gateway.following import end_unprepared
 from hpcrunner.gateway.happenings import Ended, Submitted, Tell, nobody
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import SubmitRate
+from hpcrunner.gateway.preparation import LOOK_AGAIN, Preparations
 from hpcrunner.gateway.reader import BatchRow, BatchState
 from hpcrunner.gateway.retries import retries_left
 from hpcrunner.gateway.spool import Spool
@@ -61,6 +63,7 @@ class Dispatch:
         new_id: Callable[[], str],
         tell: Tell = nobody,
         capacity: Capacity = UNLIMITED,
+        preparations: Preparations | None = None,
     ) -> None:
         self._journal = journal
         self._spool = spool
@@ -71,6 +74,9 @@ class Dispatch:
         self._tell = tell
         self._capacity = capacity
         self._full = False
+        self._preparations = preparations or Preparations(clock=clock)
+        self._waiting: tuple[Experiment, ...] = ()  # due, and nothing is left to be prepared
+        self._preparing = False
         rate = site.limits.submit_rate
         self._rate = SubmitRate(rate.count, rate.seconds, clock)
         self._absent_since: dict[str, float] = {}
@@ -126,6 +132,7 @@ class Dispatch:
         """
         if self._clock() >= self._settle_at:
             self.settle()
+        self._prepare()
         if self._clock() < self._not_before:
             return 0
         submitted = 0
@@ -161,18 +168,31 @@ class Dispatch:
         ]
         accepted = self._journal.next_due()
         if accepted is not None and not self._full:
-            due.append(max(begin, accepted))
+            look_again = now + LOOK_AGAIN if self._preparing and not self._waiting else now
+            due.append(max(begin, accepted, look_again))
         return max(0.05, min(due) - now) if due else None
 
     def uncertain(self) -> bool:
         """True while a batch may or may not have reached the scheduler."""
         return bool(self._journal.batches(BatchState.SUBMITTING))
 
+    def _prepare(self) -> None:
+        """See what may be submitted now; begin to prepare the others, and end what failed."""
+        look = self._preparations.look(self._journal.due(self._clock()), self._planned)
+        self._waiting, self._preparing = look.go, look.preparing
+        if look.failed:
+            told = end_unprepared(self._journal, self._site, look.failed, self._clock())
+            crashpoint("preparation.ended")
+            for happening in told:
+                self._tell(happening)
+        if look.remarks:
+            self._journal.waits(look.remarks)
+
     def _groups(self) -> Iterator[tuple[JobSpec, list[Experiment]]]:
         """Waiting experiments of one shape, the oldest group first, within the site's caps."""
         limits = self._site.limits
         waiting: dict[JobSpec, list[Experiment]] = {}
-        for experiment in self._journal.due(self._clock()):
+        for experiment in self._waiting:
             if experiment.spec is not None:
                 waiting.setdefault(experiment.spec, []).append(experiment)
         self._full = False
@@ -216,12 +236,16 @@ class Dispatch:
         return load_of(e.spec for e in there if e.spec is not None)
 
     def _wait_for_room(self) -> None:
-        left = [e.id for e in self._journal.due(self._clock()) if e.pending != _NO_ROOM]
+        ready = {e.id for e in self._waiting}
+        due = self._journal.due(self._clock())
+        left = [e.id for e in due if e.id in ready and e.pending != _NO_ROOM]
         if left:
             self._journal.waits((experiment, _NO_ROOM) for experiment in left)
 
     def _form(self, spec: JobSpec, group: Sequence[Experiment]) -> Batch | None:
-        planned = [p for p in map(self._planned, group) if p is not None]
+        planned = [
+            self._preparations.apply(e, p) for e in group if (p := self._planned(e)) is not None
+        ]
         if not planned:
             return None
         batch_id = self._new_id()

@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcrunner.crashpoint import crashpoint
-from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.endings import Evidence, Patience, judge
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
+from hpcrunner.gateway.following import following
 from hpcrunner.gateway.happenings import Ended, Retried, Started, Tell, nobody
-from hpcrunner.gateway.journal import Journal, NextAttempt
+from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import Period
-from hpcrunner.gateway.retries import Wish, exhausted, fault_of, next_attempt
+from hpcrunner.gateway.retries import exhausted
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.claim import Fenced
-from hpcrunner.request.faults import Fault
 from hpcrunner.request.record import Record, RecordError, record_from_json
 from hpcrunner.schedulers.contract import (
     Job,
@@ -156,16 +154,17 @@ class Track:
         again: list[Retried] = []
         for j in judged:
             e, outcome = j.experiment, j.outcome
-            following = None if j.wished else self._following(e, outcome)
-            if following is not None or j.record is None:
+            now = self._clock()
+            next_ = None if j.wished else following(self._journal, self._site, e, outcome, now)
+            if next_ is not None or j.record is None:
                 # Whatever the scheduler does with the job now, it starts this attempt no more.
                 fenced = self._spool.fence(e.batch, e.task)
                 if outcome.state is State.LOST and fenced is Fenced.AFTER_START:
-                    following = None  # it may still run where nobody can see it
-            if following is not None:
-                again.append(Retried(following, j.record))
+                    next_ = None  # it may still run where nobody can see it
+            if next_ is not None:
+                again.append(Retried(next_, j.record))
                 log.warning(
-                    "%s: %s (%s)", e.id, following.text, outcome.text, extra=_fields(e, outcome)
+                    "%s: %s (%s)", e.id, next_.text, outcome.text, extra=_fields(e, outcome)
                 )
                 continue
             outcome = replace(outcome, text=outcome.text + exhausted(e, outcome))
@@ -198,22 +197,6 @@ class Track:
             self._scheduler.cancel(jobs)
         except SchedulerUnavailable as error:
             log.warning("cancel of %d job(s): %s", len(jobs), error.line())
-
-    def _following(self, e: Experiment, outcome: Outcome) -> NextAttempt | None:
-        """The next attempt, if one is due."""
-        if fault_of(outcome) is Fault.NONE:
-            return None
-        now = self._clock()
-        return next_attempt(e, outcome, self._site.retries, self._wish_of(e, now), now)
-
-    def _wish_of(self, e: Experiment, now: float) -> Wish:
-        try:
-            request = admit(self._journal.message(e.id), self._site, e.received_at).request
-        except HpcrunnerError as error:
-            # The site has changed; the next attempt, when it is formed, says what is wrong.
-            log.warning("%s: %s", e.id, error.line())
-            return Wish()
-        return Wish(request.retries, request.expires_at)
 
     def _judge_all(
         self,

@@ -122,7 +122,7 @@ def details(spool: Spool, journal: Reader, experiment: Experiment) -> dict[str, 
                 "exit_code": a.exit_code,
                 "job_id": a.job_id or None,
                 "node": a.node or None,
-                "log": str(spool.log(a.batch, a.task)),
+                "log": str(spool.log(a.batch, a.task)) if a.batch else None,
                 "started_at": a.started_at,
                 "ended_at": a.ended_at,
             }

@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from hpcrunner.crashpoint import GATEWAY_POINTS, JOB_POINTS, VARIABLE
+from hpcrunner.crashpoint import GATEWAY_POINTS, JOB_POINTS, PREPARING_POINTS, VARIABLE
 
 pytestmark = pytest.mark.slurm
 
@@ -275,4 +275,5 @@ def test_the_list_of_points_is_that_of_the_code() -> None:
         check=True,
     ).stdout.split()
     named = {word.partition('"')[2].partition('"')[0] for word in found}
-    assert {p for p in named if not p.startswith(("drain.", "gc."))} == set(GATEWAY_POINTS)
+    listed = {*GATEWAY_POINTS, *PREPARING_POINTS}
+    assert {p for p in named if not p.startswith(("drain.", "gc."))} == listed
