@@ -274,6 +274,8 @@ def _library(rest: str, whole: str) -> ImageReference:
         names = parts[1:]
     elif len(parts) <= 3:
         names = parts
+        if len(parts) > 1 and "." in parts[0]:
+            raise _refused(whole)  # reads as a host, and would be none
         if len(parts) == 1:
             parts = names = ["library", "default", *parts]
     else:
@@ -300,6 +302,8 @@ def _shub(rest: str, whole: str) -> ImageReference:
     names = parts[-2:] if len(parts) == 3 else parts
     if len(names) != 2 or not all(_NAME.fullmatch(n) and ".." not in n for n in names):
         raise _refused(whole)
+    if "." in names[0]:
+        raise _refused(whole)  # reads as a host, and would be none
     if digest and not _SHUB_DIGEST.fullmatch(digest):
         raise _refused(whole)
     tag = (tag or "latest") + (f"@{digest}" if digest else "")
