@@ -135,6 +135,12 @@ class Limits(Part):
         "in the queue.",
         examples=["200"],
     )
+    max_held: Count = Field(
+        default=100,
+        description="Most experiments of one queue that wait here because a rule lets no more of "
+        "them into the scheduler; the rest stays in that queue.",
+        examples=["20"],
+    )
     max_array_size: Annotated[int, Field(ge=2), Allowed("a whole number from 2")] = Field(
         default=1001,
         description="`MaxArraySize` of `scontrol show config`: the highest array index is one "

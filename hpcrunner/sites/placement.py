@@ -17,6 +17,9 @@ The rule, in full:
    installed in the job, before the payload has it for itself. A request that names none gets
    the site's ``defaults.memory``.
 
+5. Where the site has rules for its users (``sites/rules.py``), all of this holds for the
+   partitions as the request's rule leaves them, and a default time limit is no longer than its.
+
 The rule looks at nothing but its arguments: equal requests get equal specs whenever they come,
 so that they can travel as one array. What is left of a lifetime is for the job side to watch.
 """
@@ -29,6 +32,7 @@ from dataclasses import dataclass
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.model import Resources
 from hpcrunner.sites.parts import Gpu, Partition
+from hpcrunner.sites.rules import Rule, lower, narrowed
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
 from hpcrunner.sites.values import MIB
@@ -59,8 +63,9 @@ def place(
     *,
     max_duration: float | None = None,
     lifetime: float | None = None,
+    rule: Rule | None = None,
 ) -> JobSpec:
-    """The shape of the job that holds a request on a site.
+    """The shape of the job that holds a request on a site, by the site's ``rule`` for it.
 
     ``max_duration`` and ``lifetime`` are the request's, in seconds. Raises NoFit.
     """
@@ -69,10 +74,10 @@ def place(
         memory=_whole_mib(resources.ram or site.defaults.memory or 0),
         gpus=resources.gpus,
         gpu_memory=resources.gpu_memory,
-        time=_time_asked(site, max_duration, lifetime),
+        time=_time_asked(site, rule, max_duration, lifetime),
     )
     reasons = []
-    for partition in _partitions(site):
+    for partition in narrowed(_partitions(site), rule):
         obstacles = _obstacles(ask, partition)
         if not obstacles:
             return JobSpec(
@@ -92,7 +97,7 @@ def place(
         reasons.append(f"{partition.name}: {' and '.join(obstacles)}")
     raise NoFit(
         f"the request fits no partition: {'; '.join(reasons)}",
-        where=f"site {site.name}",
+        where=f"site {site.name}{f', rule {rule.name}' if rule else ''}",
         remedy="ask for less, or correct the partitions in the site file",
     )
 
@@ -150,9 +155,11 @@ def _memory(site: Site, partition: Partition, ask: _Ask, requested: int) -> int:
     return max(ask.memory, _whole_mib(least))
 
 
-def _time_asked(site: Site, max_duration: float | None, lifetime: float | None) -> float | None:
+def _time_asked(
+    site: Site, rule: Rule | None, max_duration: float | None, lifetime: float | None
+) -> float | None:
     if max_duration is None:
-        return site.defaults.time_limit
+        return lower(site.defaults.time_limit, rule.max_time if rule else None)
     return max_duration if lifetime is None else min(max_duration, lifetime)
 
 

@@ -31,6 +31,7 @@ from hpcrunner.sites.parts import (
     Retries,
     SiteDirective,
 )
+from hpcrunner.sites.rules import QueueWeight, Rule
 from hpcrunner.sites.values import (
     MIB,
     Allowance,
@@ -249,6 +250,15 @@ class Site(Part):
         description="Queues that are an exception from `--clear-text-messages`; the first whose "
         "pattern fits counts. What `hpcrunner submit` publishes is always taken.",
     )
+    rules: tuple[Rule, ...] = Field(
+        default=(),
+        description="What the jobs of whom get; the first rule that fits counts. With any rule, "
+        "what none fits is set aside. docs/sharing.md.",
+    )
+    queue_weights: tuple[QueueWeight, ...] = Field(
+        default=(),
+        description="Queues that have more turns than others; the first whose pattern fits counts.",
+    )
     retries: Retries = Field(
         default=Retries(), description="When an experiment that failed gets another attempt."
     )
@@ -311,6 +321,24 @@ def _contradictions(site: Site) -> list[Contradiction]:
                 )
         found += _lost_on_drmaa(site, (*place, "directives"), partition.directives)
     found += _lost_on_drmaa(site, ("directives",), site.directives)
+    found += _in_rules(site)
+    return found
+
+
+def _in_rules(site: Site) -> list[Contradiction]:
+    found: list[Contradiction] = []
+    names = [rule.name for rule in site.rules]
+    there = {partition.name for partition in site.partitions}
+    for index, rule in enumerate(site.rules):
+        place = ("rules", index)
+        if rule.name in names[:index]:
+            found.append(((*place, "name"), f"{rule.name!r} stands twice"))
+        found += [
+            ((*place, "partitions", number), f"{name!r} is none of the site's partitions")
+            for number, name in enumerate(rule.partitions)
+            if name not in there
+        ]
+        found += _lost_on_drmaa(site, (*place, "directives"), rule.directives)
     return found
 
 

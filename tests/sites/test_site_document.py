@@ -132,6 +132,8 @@ def test_every_example_is_a_value_that_its_key_allows(monkeypatch: pytest.Monkey
         "partitions[].": {"name": "p"},
         "partitions[].gpus[].": {"memory": 1, "count": 1},
         "clear_text[].": {"queues": "q", "allowed": True},
+        "rules[].": {"name": "r"},
+        "queue_weights[].": {"queues": "q", "weight": 1},
     }
     for prefix, model in mappings(Site):
         for name, field in model.model_fields.items():
