@@ -28,6 +28,8 @@ from . import (
     venv,
 )
 from .errors import CannotHere, ClusterError
+from .gridengine import programs
+from .gridengine import server as gridengine
 from .layout import Layout
 from .process import Daemon
 from .settings import Secrets, Settings
@@ -53,7 +55,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python3 -m dev.cluster",
-        description="Slurm, RabbitMQ and S3 on loopback, for development and tests.",
+        description="Slurm, Grid Engine, RabbitMQ and S3 on loopback, for development and tests.",
         epilog="Ends with 0, with 1 on failure, with 3 where this machine or user cannot run it.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -114,12 +116,21 @@ def _up(layout: Layout, arguments: argparse.Namespace) -> int:
         mariadb.start(layout, secrets)
         changed = slurm.write_files(layout, settings, secrets)
         slurm.start(layout, changed)
+        _start_gridengine(layout)
         rabbitmq.wait(layout, secrets)
         facts.write(layout, settings, secrets)
     print(f"up; see {layout.facts}")
     if slurm.system_conf_owner() != layout.state:
         print(f"{slurm.SYSTEM_CONF} is not ours: commands need SLURM_CONF={layout.slurm_conf}")
     return 0
+
+
+def _start_gridengine(layout: Layout) -> None:
+    """The second scheduler is one that a machine may do without: its tests then skip."""
+    try:
+        gridengine.start(layout)
+    except CannotHere as error:
+        print(f"without Grid Engine: {error}", file=sys.stderr)
 
 
 def _down(layout: Layout, _: argparse.Namespace) -> int:
@@ -137,6 +148,7 @@ def _stop(layout: Layout) -> None:
     layout.facts.unlink(missing_ok=True)
     if process.running(layout, "slurmctld") is not None:
         slurm.cancel_all(layout)
+    gridengine.cancel_all(layout)
     for daemon in reversed(_daemons(layout)):
         process.stop(layout, daemon)
     process.sweep(layout)
@@ -150,7 +162,8 @@ def _status(layout: Layout, _: argparse.Namespace) -> int:
     complete = True
     for daemon in _daemons(layout):
         pid = process.running(layout, daemon.name)
-        complete = complete and pid is not None
+        wanted = daemon.name not in gridengine.NAMES or gridengine.present(layout)
+        complete = complete and (pid is not None or not wanted)
         print(f"{daemon.name:10} {'pid ' + str(pid) if pid else 'down'}")
     for node, state in slurm.node_states(layout).items():
         print(f"node {node}: {state}")
@@ -173,6 +186,7 @@ def _destroy(layout: Layout, _: argparse.Namespace) -> int:
             user.remove(layout)
             apptainer.remove(layout)
             slurm.remove_system_conf(layout)
+            programs.remove(layout)
             shutil.rmtree(layout.state)
     print("destroyed")
     return 0
@@ -224,6 +238,7 @@ def _daemons(layout: Layout) -> list[Daemon]:
         munge.daemon(layout),
         mariadb.daemon(layout),
         *slurm.daemons(layout),
+        *gridengine.daemons(layout),
     ]
 
 

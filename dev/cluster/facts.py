@@ -9,6 +9,7 @@ from typing import Any
 
 from . import apptainer, files, s3, slurm
 from .errors import CannotHere
+from .gridengine import server as gridengine
 from .layout import (
     ACCOUNT,
     BUCKET,
@@ -89,6 +90,7 @@ def write(layout: Layout, settings: Settings, secrets: Secrets) -> None:
             "folder": str(layout.s3 / "buckets"),
         },
         "drmaa": {"library": settings.drmaa_library or None},
+        "gridengine": gridengine.facts(layout),
         "apptainer": apptainer.facts(layout),
     }
     files.write(layout.facts, json.dumps(facts, indent=2) + "\n")

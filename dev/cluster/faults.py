@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import mariadb, munge, process, rabbitmq, s3, slurm
 from .errors import CannotHere
+from .gridengine import server as gridengine
 from .layout import NODES, Layout
 from .settings import Secrets
 
@@ -15,6 +16,7 @@ SERVERS = (
     "slurmdbd",
     "slurmctld",
     *(f"slurmd-{node.name}" for node in NODES),
+    *gridengine.NAMES,
 )
 
 
@@ -35,6 +37,8 @@ def start(layout: Layout, server: str) -> None:
         munge.start(layout)
     elif server == "mariadb":
         mariadb.start(layout, secrets)
+    elif server in gridengine.NAMES:
+        gridengine.start_one(layout, server)
     else:
         slurm.start_one(layout, server)
 

@@ -36,7 +36,7 @@ def test_no_two_servers_share_a_port() -> None:
     ports = [getattr(layout, name) for name in dir(Layout) if name.endswith("_port")]
     numbers = [port for port in ports if isinstance(port, int)]
     numbers += [layout.slurmd_port(node) for node in NODES]
-    assert len(numbers) == len(set(numbers)) == 11
+    assert len(numbers) == len(set(numbers)) == 13
     assert all(20000 <= number < 20020 for number in numbers)
 
 
