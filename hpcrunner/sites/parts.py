@@ -6,17 +6,18 @@ The descriptions are the text of docs/site-config.md. Units: bytes, seconds.
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from hpcrunner.sites.directives import check_directive
+from hpcrunner.sites.gpus import Device, Gpu
+from hpcrunner.sites.part import Part as Part
 from hpcrunner.sites.values import (
     Age,
     Allowed,
     Budget,
     Count,
-    GpuName,
     LoginPath,
     LongAge,
     Memory,
@@ -38,34 +39,6 @@ SiteDirective = Annotated[
     AfterValidator(check_directive),
     Allowed("a long option, --name or --name=value, that hpcrunner does not set itself"),
 ]
-
-
-class Part(BaseModel):
-    """Base of the site's mappings: immutable, no unknown keys, empty keys as if left out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value is not None}
-        return data
-
-
-class Gpu(Part):
-    """A type of GPU in a partition."""
-
-    type: GpuName = Field(
-        default="",
-        description="Type in Slurm's gres.conf (`sinfo -o %G` shows `gpu:TYPE:COUNT`); "
-        "empty where the site's GPUs have none.",
-        examples=["a100"],
-    )
-    memory: Memory = Field(
-        description="Memory of one GPU; a request's `gpuMem` must fit into it.", examples=["80G"]
-    )
-    count: Count = Field(description="GPUs of this type in one node.", examples=["4"])
 
 
 class Partition(Part):
@@ -329,4 +302,20 @@ class Local(Part):
     memory: Memory = Field(
         default_factory=_all_memory,
         description="Memory to hand out; left out: all of this machine.",
+    )
+    gpus: tuple[Device, ...] = Field(
+        default=(),
+        description="GPUs to hand out, each to one job at a time, as `CUDA_VISIBLE_DEVICES` names "
+        "them; left out: none.",
+        examples=["0", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"],
+    )
+    gpu_memory: Memory | None = Field(
+        default=None,
+        description="Memory of each of them, the smallest's; needed with `local.gpus`.",
+        examples=["24G"],
+    )
+    gpu_vendor: Literal["nvidia", "amd"] = Field(
+        default="nvidia",
+        description="Whose they are; jobs find theirs in `CUDA_VISIBLE_DEVICES` or "
+        "`ROCR_VISIBLE_DEVICES`.",
     )

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from hpcrunner.sites.directives import drmaa_refuses
+from hpcrunner.sites.gpus import Gpus
 from hpcrunner.sites.parts import (
     S3,
     Accounting,
@@ -127,10 +128,13 @@ class Site(Part):
         description="Partitions in the order in which they are tried; left out: Slurm's default "
         "partition, without GPUs.",
     )
+    gpus: Gpus = Field(
+        default=Gpus(), description="How requests for GPUs are read, and how the choice is made."
+    )
     gpu_syntax: Literal["gres", "gpus-per-node", "gpus"] = Field(
         default="gres",
         description="Option that asks for GPUs: `--gres=gpu:a100:2`, `--gpus-per-node=a100:2` or "
-        "`--gpus=a100:2`. Through DRMAA it is always `gres`.",
+        "`--gpus=a100:2`. Through DRMAA, and of shards, it is always `gres`.",
     )
     memory_syntax: Literal["mem", "mem-per-cpu", "none"] = Field(
         default="mem",

@@ -52,14 +52,14 @@ class Rate:
 
 def any_case(word: str) -> str:
     """A pattern for a word in any mixture of cases; ECMAScript has no flag inside a pattern."""
-    return "".join(f"[{letter.upper()}{letter.lower()}]" for letter in word)
+    return "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else c for c in word)
 
 
 _MEMORY = "^[0-9]{1,12}[KMGTkmgt]?$"
 _RATE = "^[1-9][0-9]{0,5}/([1-9][0-9]{0,5})?[smh]$"
 _AGE = f"^([0-9]{{1,9}}[smhdwSMHDW]|0|{any_case('unlimited')})$"
 _SLURM_NAME = "^[A-Za-z0-9][A-Za-z0-9._+@,-]*$"
-_GPU_TYPE = "^([A-Za-z0-9][A-Za-z0-9._-]*)?$"
+_GPU_TYPE = "^([A-Za-z0-9][A-Za-z0-9._+-]*)?$"
 _VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
 _VERSION = "^[0-9]+[.][0-9]+$"
 
@@ -297,7 +297,7 @@ GpuName = Annotated[
     str,
     AfterValidator(_gpu_type),
     Allowed(
-        "the type's name in gres.conf, of letters, digits and . _ -; empty for untyped GPUs",
+        "the type's name in gres.conf, of letters, digits and . _ + -; empty for untyped GPUs",
         _GPU_TYPE,
     ),
 ]

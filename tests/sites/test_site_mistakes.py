@@ -105,7 +105,7 @@ def test_an_unknown_key_inside_a_list_names_the_keys_of_that_list(problems: Prob
         (
             "partitions:\n  - name: a\n    gpus:\n      - {type: 'a:b', memory: 1G, count: 1}",
             "partitions[0].gpus[0].type (line 4): got 'a:b'; "
-            "allowed: the type's name in gres.conf, of letters, digits and . _ -; "
+            "allowed: the type's name in gres.conf, of letters, digits and . _ + -; "
             "empty for untyped GPUs",
         ),
         (
