@@ -1,4 +1,4 @@
-"""Experiments as a table, and one as a page of text."""
+"""Experiments and other rows as a table, and one experiment as a page of text."""
 
 from __future__ import annotations
 
@@ -42,6 +42,16 @@ def experiments_table(rows: Sequence[Experiment]) -> Table:
         colour = _COLOURS.get(e.state.value, "")
         cells = (e.id, e.key, e.state.value, e.job_id, e.node, _elapsed(e), why(e))
         table.add_row(*(Text(c, style=colour if i == 2 else "") for i, c in enumerate(cells)))
+    return table
+
+
+def words_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of words as they are; what does not fit into a line goes on in the next."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
     return table
 
 

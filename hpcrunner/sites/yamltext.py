@@ -1,4 +1,4 @@
-"""YAML in which every scalar is text, with the line of every key.
+"""YAML in which every scalar is text, with the line of every key; and such data as YAML again.
 
 The site model says which key is a number or a switch, not the spelling of its value. So
 YAML 1.1's guesses cannot bite: ``NO`` is not false, ``12:00:00`` is not 43200, ``3.10`` is not
@@ -93,6 +93,30 @@ def read(text: str) -> Document:
         raise YamlProblem("lists and mappings nested too deep", 1) from error
     except ValueError as error:  # an explicit tag (``!!int x``) that does not fit
         raise YamlProblem(str(error), 1) from error
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper with the loader's notion of text, so that ``64`` and ``no`` need no quotes."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)  # items stand further in than their key
+
+
+def _text_node(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def write(data: dict[str, Any]) -> str:
+    """Plain data (dict, list, str and None) as ``read`` reads it, a line for each key."""
+    if not data:
+        return ""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000_000)
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node | None, int]:
