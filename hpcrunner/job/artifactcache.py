@@ -7,7 +7,7 @@ ask at once, one downloads, and the others wait for it. Below the site's folder:
 
     artifacts/                  for this user alone
         <name>                  an object: HEADER bytes with its SHA-256 and size, then its bytes
-        <name>.lock             held by whoever downloads it (lock.py)
+        <name>.lock             held by whoever downloads it (sharedlock.py)
         <name>.<unique>.part    being downloaded; becomes <name> by rename once it is whole
 
 ``<name>`` is made of address and ETag, or of the SHA-256 that the client promises by the key
@@ -32,9 +32,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hpcrunner.job.lock import try_lock
-from hpcrunner.job.workspace import NodeFolderError, private_folder
+from hpcrunner.nodefolders import NodeFolderError, private_folder
 from hpcrunner.request.location import Location
+from hpcrunner.sharedlock import try_lock
 from hpcrunner.storage.contract import Download, Looker, StorageError
 
 FOLDER = "artifacts"

@@ -19,7 +19,8 @@ from hpcrunner.job.requirements import pinned_version
 from hpcrunner.job.results import RESULTS
 from hpcrunner.job.save import Upload
 from hpcrunner.job.stopwatch import STATUS
-from hpcrunner.job.workspace import NodeFolderError, Workspace, expand, remove_tree
+from hpcrunner.job.workspace import Workspace
+from hpcrunner.nodefolders import NodeFolderError, expand, remove_tree
 from hpcrunner.request.plan import NodeSetup, PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.storage.contract import ArtifactNotFound, DiskBudgetExceeded
@@ -142,7 +143,8 @@ def _download(
 
     store = looker_for(artifact.location)
     if artifact.mutable or cache is None or store is None:
-        return download(artifact.location, folder, artifact.unpack, budget=budget), ""
+        name = artifact.staged.name if artifact.staged else ""
+        return download(artifact.location, folder, artifact.unpack, budget=budget, name=name), ""
     from hpcrunner.job.artifactcache import CacheDamaged, CachedStore, promised
 
     cached = CachedStore(store, cache.folder, cache.limit)
@@ -191,7 +193,7 @@ def uploader(
             return before
         for left_out in packed.left_out:
             events.tell("left_out", f"not saved with {artifact.tag}: {left_out}", tag=artifact.tag)
-        done = SavedArtifact(artifact.tag, str(artifact.location), packed.size, packed.sha256)
+        done = SavedArtifact(artifact.tag, artifact.address, packed.size, packed.sha256)
         last[artifact.tag] = packed.content, done
         return done
 

@@ -45,7 +45,8 @@ from hpcrunner.job.save import Saver, Until, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
 from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
 from hpcrunner.job.usage import metrics_of
-from hpcrunner.job.workspace import Workspace, keep_home, make_workspace, remove_tree
+from hpcrunner.job.workspace import Workspace, keep_home, make_workspace
+from hpcrunner.nodefolders import remove_tree
 from hpcrunner.request.accession import accession
 from hpcrunner.request.claim import Owner
 from hpcrunner.request.plan import (

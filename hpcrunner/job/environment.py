@@ -2,7 +2,7 @@
 
 Under the site's cache folder::
 
-    environments/<key>/lock          see lock.py
+    environments/<key>/lock          see sharedlock.py
     environments/<key>/<builder>/    a virtual environment, built in place (it cannot be moved)
     environments/<key>/current       names the folder that is complete; written last, by rename
     environments/<key>/failed        what the last failed build said
@@ -26,15 +26,17 @@ from pathlib import Path
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.job.allocation import allocation_of
 from hpcrunner.job.build import build, builder_environment, installer_settings
-from hpcrunner.job.cache import mark_used, start_sweep
+from hpcrunner.job.cache import USED, start_sweep
 from hpcrunner.job.events import Events
 from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.job.limits import duration
-from hpcrunner.job.lock import try_lock
 from hpcrunner.job.payload import CONTAINER_PYTHON, PythonHome, expanded
 from hpcrunner.job.requirements import EnvironmentFailed, Requirements, groom
-from hpcrunner.job.workspace import Workspace, expand, private_folder, remove_tree
+from hpcrunner.job.workspace import Workspace
+from hpcrunner.nodefolders import expand, private_folder, remove_tree
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
+from hpcrunner.sharedlock import try_lock
+from hpcrunner.usemark import mark_used
 
 LOG_NAME = "environment.log"
 _LAYOUT = 1  # part of the key: raised when an environment is built in another way
@@ -95,7 +97,7 @@ def prepare_python(
             text += "; its pins contradict each other, so no dependencies were added to them"
         events.tell("built", text)
 
-    mark_used(folder)  # before it is looked for: see cache.py
+    mark_used(folder / USED)  # before it is looked for: see cache.py
     venv = Cached(folder).get(build_here, events)
     start_sweep(cache, setup.environments_kept)
     return PythonHome(str(venv / "bin" / "python"), str(venv))

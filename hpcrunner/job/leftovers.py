@@ -14,7 +14,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from hpcrunner.job.workspace import OWNER, remove_tree
+from hpcrunner.job.workspace import OWNER
+from hpcrunner.nodefolders import remove_tree
 
 
 def start_sweep(home: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcrunner import usemark
 from hpcrunner.job import cache
-from hpcrunner.job.cache import mark_used, start_sweep, sweep
+from hpcrunner.job.cache import start_sweep, sweep
 from hpcrunner.job.environment import Cached
 from hpcrunner.job.events import Events
 
@@ -73,9 +74,9 @@ def test_an_environment_that_a_running_job_uses_stays_however_old_its_mark(
         [
             sys.executable,
             "-c",
-            "import sys, pathlib; from hpcrunner.job.cache import mark_used;"
+            "import sys, pathlib; from hpcrunner.usemark import mark_used;"
             "mark_used(pathlib.Path(sys.argv[1])); print('marked', flush=True); sys.stdin.read()",
-            str(folder),
+            str(folder / cache.USED),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -102,8 +103,8 @@ def test_a_job_that_starts_at_that_instant_keeps_its_environment(
             looks.append(path)
         return real(path, missing)
 
-    real = cache._written_at
-    monkeypatch.setattr(cache, "_written_at", written_at)
+    real = cache.marked_at
+    monkeypatch.setattr(cache, "marked_at", written_at)
     ready = Cached(folder)._ready()
     assert sweep(tmp_path, 30 * DAY) == []
     assert looks == [folder / cache.USED]
@@ -138,7 +139,7 @@ def test_a_sweep_that_dies_half_way_is_gone_on_with(
     folder = environment("key", 31 * DAY)
     with monkeypatch.context() as patch:
         if dies_at == "rename":
-            patch.setattr(cache, "_in_use", die)
+            patch.setattr(cache, "in_use", die)
         else:
             patch.setattr(cache, "remove_tree", die)
         with pytest.raises(Died):
@@ -199,6 +200,6 @@ def test_marks_are_made_before_the_environment_is_looked_for(
     tmp_path: Path, environment: Callable[[str, float], Path]
 ) -> None:
     folder = environment("key", 31 * DAY)
-    mark_used(folder)
+    usemark.mark_used(folder / cache.USED)
     assert time.time() - (folder / cache.USED).stat().st_mtime < DAY
     assert sweep(tmp_path, 30 * DAY) == []

@@ -22,10 +22,10 @@ from hpcrunner.job import artifactcache
 from hpcrunner.job.artifactcache import CachedStore, make_room
 from hpcrunner.job.artifacts import CacheSettings, cache_settings, fetch_all
 from hpcrunner.job.events import Events
-from hpcrunner.job.lock import try_lock
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import NodeSetup, PlannedArtifact, PlannedExperiment
+from hpcrunner.sharedlock import try_lock
 from hpcrunner.storage.contract import ArtifactDenied, DiskBudgetExceeded
 from hpcrunner.storage.http import HttpStore
 from hpcrunner.storage.stores import looker_for

@@ -3,7 +3,7 @@
 flock(2) where the file system has it: the kernel lets go when the holder dies. Lustre without
 ``-o flock`` and some others refuse it; there a folder is the lock (mkdir is atomic everywhere),
 which its holder touches while it lives. The lock only saves work: what it guards stays correct
-if two hold it (see environment.py).
+if two hold it (see job/environment.py).
 """
 
 from __future__ import annotations
