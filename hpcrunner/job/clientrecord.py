@@ -68,7 +68,8 @@ class ClientRecord:
         else:
             return
         if told:
-            self._events.note("client_told", outlook=outlook.value, reason=reason.value)
+            told_at = self._location.scheme
+            self._events.note("client_told", outlook=outlook.value, reason=reason.value, at=told_at)
 
     def _change(self, change: Change) -> bool:
         try:

@@ -8,13 +8,10 @@ has files of its own: see accession.py.
 from __future__ import annotations
 
 import io
-import json
 import os
-import posixpath
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,13 +20,13 @@ from hpcrunner.job.accession import host_name, take_accession
 from hpcrunner.job.events import Events
 from hpcrunner.job.metadata import METADATA, REQUEST, SCRAPE, Metadata
 from hpcrunner.job.save import Upload
+from hpcrunner.request.beside import FOLDER, beside
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.storage.contract import StorageError, StoreUnreachable
 from hpcrunner.storage.stores import store_for
 
-FOLDER = "metadata"  # at the root of the bucket
 MOST_FILES = 1000  # of the payload's own that are uploaded one by one
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -51,22 +48,6 @@ def accession_of(experiment: PlannedExperiment, now: float) -> str:
             and _exists(beside(artifact, experiment.document, f"{SCRAPE}{name}.json"))
         ),
     )
-
-
-def beside(artifact: PlannedArtifact, document: str, name: str) -> Location:
-    """``metadata/<name>`` at the root of an artifact's bucket.
-
-    A file's path does not tell where its bucket begins: that is above the artifact's ``key`` in
-    the request (``document``), else the folder that the artifact is in.
-    """
-    location = artifact.location
-    if location.scheme != "file":
-        return replace(location, key=f"{FOLDER}/{name}")
-    key = _key_of(document, artifact.tag)
-    root = posixpath.dirname(location.key)
-    if key and not key.startswith("/") and location.key.endswith("/" + posixpath.normpath(key)):
-        root = location.key[: -len(posixpath.normpath(key)) - 1] or "/"
-    return replace(location, key=posixpath.join(root, FOLDER, name))
 
 
 class MetadataFiles:
@@ -222,12 +203,3 @@ def _exists(location: Location) -> bool:
             return True
     except (StorageError, OSError):
         return False  # not there, or nobody can tell
-
-
-def _key_of(document: str, tag: str) -> str:
-    try:
-        artifact: Mapping[str, object] = json.loads(document)["artifacts"][tag]
-        key = artifact.get("key")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return ""
-    return key if isinstance(key, str) else ""

@@ -58,7 +58,10 @@ def status_artifact(artifact: PlannedArtifact, scratch: Path) -> Source:
             suppress(Exception),  # missing, torn, unreachable: the next look may succeed
             tempfile.TemporaryDirectory(dir=scratch, prefix="status-") as folder,
         ):
-            download(artifact.location, Path(folder), artifact.unpack, budget=_LARGEST)
+            kept_as = artifact.staged.name if artifact.staged else ""
+            download(
+                artifact.location, Path(folder), artifact.unpack, budget=_LARGEST, name=kept_as
+            )
             # Alone, and not in an archive, it is named as its object is.
             names = [entry.name for entry in Path(folder).iterdir()]
             name = names[0] if len(names) == 1 else STATUS_FILE

@@ -42,6 +42,19 @@ class PlanError(HpcrunnerError):
 
 
 @dataclass(frozen=True, slots=True)
+class Staged:
+    """Of an artifact that the gateway carries between its store and the shared file system.
+
+    ``address`` is where it is in the store, for people; ``name`` is what an object that is not
+    unpacked is called there; ``documents`` is the folder for single files of ``_metadata``.
+    """
+
+    address: str
+    name: str
+    documents: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedArtifact:
     """An artifact with its address resolved. ``save_frequency`` in seconds, or None."""
 
@@ -50,6 +63,12 @@ class PlannedArtifact:
     mutable: bool
     unpack: bool | None
     save_frequency: float | None = None
+    staged: Staged | None = None
+
+    @property
+    def address(self) -> str:
+        """Where people find it."""
+        return self.staged.address if self.staged else str(self.location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,8 @@ class PlannedExperiment:
     experiment's folders on the node. ``record`` is the client's database record, if it has one
     that the job side can write; ``document`` is its first content (JSON text). ``retries`` tells
     which failures are followed by another attempt. ``metrics_interval`` is in seconds. ``image``
-    is the container's, None for a payload that runs without one.
+    is the container's, None for a payload that runs without one. ``wheels`` is a folder with all
+    that ``python_packages`` and ``pip`` need, "" where the node asks an index.
     """
 
     id: str
@@ -85,9 +105,12 @@ class PlannedExperiment:
     record: Location | None = None
     document: str = field(default="{}", repr=False)
     gpus: int = 0
+    gpu_vendor: str = ""
+    gpu_memory: int = 0
     retries: RetriesLeft = NO_RETRIES
     metrics_interval: float = 60.0
     image: PlannedImage | None = None
+    wheels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +128,7 @@ class NodeSetup:
     ``artifact_cache_size`` bytes of them (0: none). ``disk_watched``: whether a payload whose
     folders outgrow its ``disk_budget`` is stopped. ``generate_metadata``: whether the
     attempt leaves documents in ``_metadata``, ``schema_logs``: with a log of what it prints.
+    ``gpu_check`` is what is looked at of a job's GPUs: ``full``, ``count`` or ``none``.
     ``images`` tells how container images are pulled.
     """
 
@@ -123,6 +147,7 @@ class NodeSetup:
     disk_watched: bool = False
     generate_metadata: bool = True
     schema_logs: bool = True
+    gpu_check: str = "full"
     images: ImageSetup = NO_IMAGES
 
 
@@ -230,7 +255,13 @@ def _experiment(raw: Mapping[str, Any]) -> PlannedExperiment:
             **{name: tuple(raw[name]) for name in tuples},
             "environment": tuple((k, v) for k, v in raw["environment"]),
             "artifacts": tuple(
-                PlannedArtifact(**{**a, "location": location_from(a["location"])})
+                PlannedArtifact(
+                    **{
+                        **a,
+                        "location": location_from(a["location"]),
+                        "staged": Staged(**a["staged"]) if a.get("staged") else None,
+                    }
+                )
                 for a in raw["artifacts"]
             ),
             "record": location_from(raw["record"]) if raw["record"] else None,

@@ -42,6 +42,7 @@ def download(
     *,
     budget: int | None = None,
     store: Store | None = None,
+    name: str = "",
 ) -> Fetched:
     """Fetch an artifact into the folder ``destination`` (``<root>/<tag>``), made if need be.
 
@@ -49,8 +50,8 @@ def download(
     ``<root>/<tag>/<file>``. The client's completion service looks for either, task code lists
     the folder, and ``as_packed`` finds the way back. ``unpack`` is the artifact's ``unpack``:
     None (sent for archives that are used again) means True; False stores the object as it is,
-    under the last part of its key or URL. ``budget`` bounds the bytes on disk; ``store``
-    replaces the location's usual one.
+    under ``name``, else the last part of its key or URL. ``budget`` bounds the bytes on disk;
+    ``store`` replaces the location's usual one.
 
     Bytes go from the store into the files in one pass, hashed on the way. Raises the
     StorageError of the kind; what was written until then is left for the caller to remove.
@@ -58,7 +59,8 @@ def download(
     with (store or store_for(location)).open(location) as found:
         stream = _Hashed(found.stream)
         if unpack is False:
-            size = _write(stream, found, location, destination, budget)
+            name = name or file_name(location, destination.name)
+            size = _write(stream, found, str(location), destination / name, budget)
             members, single = 1, None
         else:
             done = unpack_archive(stream, destination, budget=budget, where=str(location))  # type: ignore[arg-type]
@@ -116,10 +118,7 @@ def as_packed(folder: Path) -> Path:
     return folder
 
 
-def _write(
-    stream: _Hashed, found: Download, location: Location, destination: Path, budget: int | None
-) -> int:
-    where = str(location)
+def _write(stream: _Hashed, found: Download, where: str, path: Path, budget: int | None) -> int:
     if budget is not None and found.size > budget:
         raise DiskBudgetExceeded(
             f"{format_bytes(found.size)}, more than the {format_bytes(budget)} of disk it may use",
@@ -127,8 +126,8 @@ def _write(
             remedy="ask for more with resources_needed.hdd",
         )
     with (
-        Tree(destination, budget, where) as tree,
-        tree.file(_file_name(location, destination.name), 0o644) as file,
+        Tree(path.parent, budget, where) as tree,
+        tree.file(path.name, 0o644) as file,
     ):
         buffer = memoryview(bytearray(CHUNK))
         while count := stream.readinto(buffer):
@@ -136,8 +135,8 @@ def _write(
     return tree.bytes
 
 
-def _file_name(location: Location, otherwise: str) -> str:
-    """The last part of the key, or of the URL's path; the tag where that names no file."""
+def file_name(location: Location, otherwise: str) -> str:
+    """The last part of the key, or of the URL's path; ``otherwise`` where that names no file."""
     path = location.key
     if location.scheme == "http":
         path = urllib.parse.unquote(urllib.parse.urlsplit(location.endpoint).path)

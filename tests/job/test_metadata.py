@@ -18,7 +18,7 @@ from hpcrunner.job import accession
 from hpcrunner.job.accession import base62, take_accession
 from hpcrunner.job.events import Events
 from hpcrunner.job.metadata import LARGEST_EVENT, Metadata
-from hpcrunner.job.metadatafiles import beside
+from hpcrunner.request.beside import beside
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
