@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from hpcrunner.sites.directives import check_directive
 from hpcrunner.sites.gpus import Device, Gpu
+from hpcrunner.sites.gridengine import check_option, is_option
 from hpcrunner.sites.part import Part as Part
 from hpcrunner.sites.values import (
     Age,
@@ -34,10 +35,18 @@ from hpcrunner.sites.values import (
     TimeLimit,
 )
 
+
+def _directive(word: str) -> str:
+    return check_option(word) if is_option(word) else check_directive(word)
+
+
 SiteDirective = Annotated[
     str,
-    AfterValidator(check_directive),
-    Allowed("a long option, --name or --name=value, that hpcrunner does not set itself"),
+    AfterValidator(_directive),
+    Allowed(
+        "a long option, --name or --name=value, that hpcrunner does not set itself; with "
+        "scheduler gridengine -l, -ac, -ar, -binding, -jc, -js or -R with its value"
+    ),
 ]
 
 
@@ -263,10 +272,11 @@ class Drmaa(Part):
 class Accounting(Part):
     """Where endings can be looked up after the scheduler forgot the job."""
 
-    mode: Literal["slurmdbd", "none"] = Field(
-        default="slurmdbd",
-        description="`none` where `sacct` has no data: then only the live queue and the job's "
-        "own record are asked.",
+    mode: Literal["slurmdbd", "qacct", "none"] | None = Field(
+        default=None,
+        description="`none` where `sacct` (of Grid Engine `qacct`) has no data: then only the "
+        "live queue and the job's own record are asked. Left out: `slurmdbd`, or `qacct` with "
+        "scheduler `gridengine`.",
     )
     wait: Seconds = Field(
         default=120.0, description="How long accounting may lag behind the live queue."

@@ -14,7 +14,9 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from hpcrunner.sites.directives import drmaa_refuses
-from hpcrunner.sites.gpus import Gpus
+from hpcrunner.sites.gpus import Gpus, constraint_of, gpu_mistakes
+from hpcrunner.sites.gridengine import GridEngine, is_option
+from hpcrunner.sites.gridengine_rules import contradictions as in_scheduler
 from hpcrunner.sites.parts import (
     S3,
     Accounting,
@@ -66,10 +68,11 @@ class Site(Part):
         examples=["generic-slurm", "../base.yaml"],
     )
     description: Text = Field(default="", description="For people.")
-    scheduler: Literal["auto", "drmaa", "sbatch", "local"] = Field(
+    scheduler: Literal["auto", "drmaa", "sbatch", "gridengine", "local"] = Field(
         default="auto",
-        description="`auto` takes DRMAA if its library loads and answers and can carry all "
-        "`directives`, else sbatch; `local` runs jobs on this machine.",
+        description="Slurm by `drmaa` or by `sbatch`; `auto` takes DRMAA if its library loads and "
+        "answers and can carry all `directives`, else sbatch. `gridengine` is Grid Engine by its "
+        "DRMAA library; docs/grid-engine.md. `local` runs jobs on this machine.",
     )
     spool: LoginPath = Field(
         default="~/.hpcrunner",
@@ -282,6 +285,9 @@ class Site(Part):
         default=Container(), description="How a request's `_singularity` image is run."
     )
     drmaa: Drmaa = Field(default=Drmaa(), description="The DRMAA library.")
+    gridengine: GridEngine = Field(
+        default=GridEngine(), description="How Grid Engine is asked for what a job needs."
+    )
     local: Local = Field(
         default_factory=Local, description="This machine, for the scheduler `local`."
     )
@@ -317,15 +323,31 @@ def _contradictions(site: Site) -> list[Contradiction]:
         place = ("partitions", index)
         if partition.gpus_only and not partition.gpus:
             found.append(((*place, "gpus_only"), "true for a partition without gpus"))
-        types = [gpu.type for gpu in partition.gpus]
-        for number, name in enumerate(types):
-            if name in types[:number]:
-                found.append(
-                    ((*place, "gpus", number, "type"), f"{name!r} stands twice in this partition")
-                )
+        found += _in_gpus(site, place, partition)
         found += _lost_on_drmaa(site, (*place, "directives"), partition.directives)
     found += _lost_on_drmaa(site, ("directives",), site.directives)
     found += _in_rules(site)
+    found += in_scheduler(site)
+    local = site.local
+    if local.gpus and local.gpu_memory is None:
+        found.append((("local", "gpu_memory"), "missing: local.gpus needs it"))
+    found += [
+        (("local", "gpus", number), f"{device!r} stands twice")
+        for number, device in enumerate(local.gpus)
+        if device in local.gpus[:number]
+    ]
+    return found
+
+
+def _in_gpus(site: Site, place: tuple[str | int, ...], partition: Partition) -> list[Contradiction]:
+    neighbours = [g for p in site.partitions if p.name == partition.name for g in p.gpus]
+    directives = site.directives + partition.directives
+    found = []
+    for words in [directives, *(directives + rule.directives for rule in site.rules)]:
+        for number, key, text in gpu_mistakes(partition.gpus, neighbours, constraint_of(words)):
+            mistake: Contradiction = ((*place, "gpus", number, key), text)
+            if mistake not in found:
+                found.append(mistake)
     return found
 
 
@@ -354,5 +376,6 @@ def _lost_on_drmaa(
     return [
         ((*place, index), f"{line}; allowed with scheduler: sbatch")
         for index, word in enumerate(directives)
+        if not is_option(word)
         for line in drmaa_refuses((word,))
     ]

@@ -48,7 +48,7 @@ def test_an_unknown_key_inside_a_list_names_the_keys_of_that_list(problems: Prob
     [
         (
             "scheduler: slurm",
-            "scheduler (line 1): got 'slurm'; allowed: auto, drmaa, sbatch, local",
+            "scheduler (line 1): got 'slurm'; allowed: auto, drmaa, sbatch, gridengine, local",
         ),
         ("export: all", "export (line 1): got 'all'; allowed: NONE, NIL, ALL"),
         ("tmp: maybe", "tmp (line 1): got 'maybe'; allowed: true, false"),
@@ -201,7 +201,7 @@ def test_the_abbreviation_of_a_forbidden_option_is_refused_too(
 
 @pytest.mark.parametrize("word", ["-p", "-p gpu", "partition=x", "--", "--Big=1", "--a=", "--a b"])
 def test_a_directive_that_is_no_long_option_is_refused(problems: Problems, word: str) -> None:
-    assert "(not a long option (--name or --name=value))" in problems(f"directives: ['{word}']")[0]
+    assert "(not a long option (--name or --name=value)" in problems(f"directives: ['{word}']")[0]
 
 
 def test_a_directive_with_quotes_is_refused(problems: Problems) -> None:
