@@ -2,7 +2,7 @@
 
 The batch script ends by replacing itself with this. INDEX counts from 1 and comes from the
 scheduler's array variable. Everything else comes from the batch's plan; the exit statuses are
-listed in ending.py.
+listed in ending.py. A folder without a plan may be a probe's: see probe.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job.attempt import run_attempt
 from hpcrunner.job.events import say
+from hpcrunner.request.plan import PlanError
 
 _USAGE = 64  # EX_USAGE
 _IO_ERROR = 74  # EX_IOERR
@@ -24,8 +25,16 @@ def main(argv: list[str], environ: dict[str, str]) -> int:
     if len(argv) != 2 or not argv[1].isdecimal():
         say("usage: python -I -m hpcrunner.job BATCH_FOLDER INDEX")
         return _USAGE
+    folder = Path(argv[0])
     try:
-        return run_attempt(Path(argv[0]), int(argv[1]), environ)
+        try:
+            return run_attempt(folder, int(argv[1]), environ)
+        except PlanError:
+            from hpcrunner.job import probe  # of no use to an experiment
+
+            if not probe.is_probe(folder):
+                raise
+            return probe.run_probe(folder, environ)
     except HpcrunnerError as error:
         say(error.line())
         return error.exit_code

@@ -43,7 +43,7 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
     library = site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
     session = DrmaaSession(library)
     try:
-        hello = _hello(session)
+        hello = hello_of(session)
     except SchedulerUnavailable as error:
         session.close()
         if site.scheduler == "drmaa":
@@ -62,7 +62,7 @@ def _sbatch(site: Site, slurm: Slurm) -> SbatchScheduler:
     return SbatchScheduler(slurm, lambda batch: sbatch_words(batch, site))
 
 
-def _hello(session: DrmaaSession) -> Hello:
+def hello_of(session: DrmaaSession) -> Hello:
     """What the library says of itself. Raises SchedulerUnavailable."""
     try:
         hello = session.hello(_HELLO_TIMEOUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpcrunner.schedulers.command import Completed
@@ -32,6 +33,11 @@ ARGV = ["scontrol", "show", "config"]
 
 def parse(completed: Completed) -> ClusterConfig:
     """Raises SchedulerUnavailable where the controller did not answer."""
+    return config_of(settings(completed))
+
+
+def settings(completed: Completed) -> dict[str, str]:
+    """All settings by name. Raises SchedulerUnavailable where the controller did not answer."""
     values = {
         match["key"]: match["value"].strip()
         for match in map(_LINE.fullmatch, completed.stdout.split("\n"))
@@ -43,8 +49,13 @@ def parse(completed: Completed) -> ClusterConfig:
             where="scontrol show config",
             remedy="is the Slurm controller up (scontrol ping)?",
         )
+    return values
+
+
+def config_of(values: Mapping[str, str]) -> ClusterConfig:
+    """The few that matter, out of all settings."""
     return ClusterConfig(
-        version=values["SLURM_VERSION"],
+        version=values.get("SLURM_VERSION", ""),
         cluster=values.get("ClusterName", ""),
         max_array_size=_number(values.get("MaxArraySize", ""), 1001),
         min_job_age=_number(values.get("MinJobAge", ""), 300),
