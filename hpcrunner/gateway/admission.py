@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpcrunner.batch.container import exec_words
 from hpcrunner.errors import HpcrunnerError
@@ -15,6 +15,7 @@ from hpcrunner.request.reasons import Reason
 from hpcrunner.request.resolve import USUAL, StoreRules
 from hpcrunner.sites.node_setup import store_rules
 from hpcrunner.sites.placement import place
+from hpcrunner.sites.rules import Rule, rule_for
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
 
@@ -45,7 +46,7 @@ class Admission:
 
         Raises RequestError where an artifact's address cannot be made out.
         """
-        return plan_experiment(
+        planned = plan_experiment(
             self.request,
             id=experiment,
             attempt=attempt,
@@ -53,14 +54,38 @@ class Admission:
             retries=retries,
             rules=self.rules,
         )
+        return replace(
+            planned,
+            gpus=self.spec.gpus,
+            gpu_vendor=self.spec.gpu_vendor,
+            gpu_memory=self.request.resources.gpu_memory if self.spec.gpus else 0,
+        )
 
 
-def admit(body: bytes, site: Site, now: float) -> Admission:
-    """Parse a message in clear text and place it.
+def admit(body: bytes, site: Site, now: float, rule: Rule | None = None) -> Admission:
+    """Parse a message in clear text and place it by the rule that was chosen for it.
 
     Raises RequestError (not a sound request), NoFit (no partition can hold it), ImageRefused
     (its image cannot run here) or NotAdmitted (sealed, or its lifetime is over).
     """
+    return admit_request(_in_clear(body), site, now, rule)
+
+
+def admit_from(body: bytes, site: Site, now: float, queue: str, *, signed: bool) -> Admission:
+    """As ``admit``, by the rule for what comes by a queue, with a good signature or without.
+
+    Raises RuledOut too, where the site's rules let nobody run it.
+    """
+    request = _in_clear(body)
+    return admit_request(request, site, now, rule_of(request, site, queue, signed=signed))
+
+
+def rule_of(request: Request, site: Site, queue: str, *, signed: bool) -> Rule | None:
+    """The site's rule for a request. Raises RuledOut."""
+    return rule_for(site.rules, queue=queue, owner=request.owner, signed=signed)
+
+
+def _in_clear(body: bytes) -> Request:
     request = parse_message(body)
     if isinstance(request, SealedRequest):
         raise NotAdmitted(
@@ -69,10 +94,10 @@ def admit(body: bytes, site: Site, now: float) -> Admission:
             remedy="send it by a queue of a gateway that has the keys",
             reason=Reason.REJECTED,
         )
-    return admit_request(request, site, now)
+    return request
 
 
-def admit_request(request: Request, site: Site, now: float) -> Admission:
+def admit_request(request: Request, site: Site, now: float, rule: Rule | None = None) -> Admission:
     """Place a request that was parsed. Raises NoFit, ImageRefused, RequestError or NotAdmitted."""
     expires_at = request.expires_at
     if expires_at is not None and expires_at <= now:
@@ -87,6 +112,7 @@ def admit_request(request: Request, site: Site, now: float) -> Admission:
         site,
         max_duration=request.max_duration,
         lifetime=request.lifetime,
+        rule=rule,
     )
     image = request.artifact("_singularity")
     words = exec_words(site.container, image.qualified, spec.gpus) if image else ()

@@ -66,13 +66,19 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """``experiment.resources_needed``. Memory figures in bytes; 0 means "not asked for"."""
+    """``experiment.resources_needed``. Memory figures in bytes; 0 means "not asked for".
+
+    What ``gpus`` and ``gpu_count`` count is for the site to say (sites/gpus.py). ``gpu_memory``
+    is that of each GPU; ``gpu_type`` is a name that the site's file gives to a type, or empty.
+    """
 
     cpus: int = 1
     gpus: int = 0
     gpu_memory: int = 0
     ram: int = 0
     hdd: int = 0
+    gpu_count: int = 0
+    gpu_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

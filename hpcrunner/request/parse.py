@@ -22,6 +22,7 @@ __all__ = ["RequestError", "parse_message", "read_resources", "sealed_part"]
 MAX_KEY = 1024
 MAX_COUNT = 1_000_000  # of CPUs or GPUs
 MAX_SIZE = 10**18  # bytes
+MAX_TYPE = 64  # characters of a GPU type's name
 MAX_EPOCH = 1e12
 MAX_DESTINATION = 80  # characters
 
@@ -56,16 +57,16 @@ def sealed_part(body: bytes) -> str:
 def read_resources(member: Member) -> Resources:
     """``resources_needed``; null and missing members ask for nothing (one CPU, no GPU).
 
-    The number of GPUs is ``gpus``, or ``gpuCount`` where ``gpus`` is absent or 0: ``gpus``
-    counts whole cards in the Python client and in today's Go runner, in which ``gpuCount`` has
-    become a card's slots; only for a while was ``gpuCount`` the number of cards.
+    ``gpuType`` is a member of ours, which other runners pass over.
     """
     return Resources(
         cpus=max(1, member.get("cpus").whole(MAX_COUNT)),
-        gpus=member.get("gpus").whole(MAX_COUNT) or member.get("gpuCount").whole(MAX_COUNT),
+        gpus=member.get("gpus").whole(MAX_COUNT),
         gpu_memory=_size(member.get("gpuMem")),
         ram=_size(member.get("ram")),
         hdd=_size(member.get("hdd")),
+        gpu_count=member.get("gpuCount").whole(MAX_COUNT),
+        gpu_type=member.get("gpuType").line(MAX_TYPE).strip(),
     )
 
 

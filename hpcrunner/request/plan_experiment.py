@@ -26,8 +26,9 @@ def plan_experiment(
     """One attempt of ``request`` for the job side, with the gateway's ``id`` for it.
 
     ``retries`` are those that may follow it; ``rules`` are the site's about stores.
-    ``_singularity`` is left out (it is in ``exec_words``), and so are artifacts without an
-    address. Raises RequestError where an address cannot be used, or the code has none.
+    Its GPUs are the site's to say, and left open. ``_singularity`` is left out (it is in
+    ``exec_words``), and so are artifacts without an address. Raises RequestError where an
+    address cannot be used, or the code has none.
     """
     artifacts = []
     for artifact in request.artifacts:
@@ -70,7 +71,6 @@ def plan_experiment(
         exec_words=exec_words,
         record=resolve_record(request, rules),
         document=request.document,
-        gpus=request.resources.gpus,
         retries=retries,
         metrics_interval=request.metrics_interval or METRICS_INTERVAL,
     )

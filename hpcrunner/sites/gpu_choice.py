@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpcrunner.request.errors import shown
 from hpcrunner.sites.gpus import Gpu, GpuAsk
 
 Waste = tuple[int, int, int]
@@ -42,18 +43,27 @@ def offer_of(ask: GpuAsk, gpu: Gpu) -> Offer | None:
     return Offer(gpu, count, shards, (slots, count, size))
 
 
+def obstacles(ask: GpuAsk, gpus: Sequence[Gpu]) -> list[str]:
+    """Why none of these types can be given, for people; empty where one can."""
+    if not gpus:
+        return ["no GPUs"]
+    if ask.type and ask.type not in {gpu.label for gpu in gpus}:
+        there = ", ".join(gpu.label or "some without a type" for gpu in gpus)
+        return [f"GPUs of type {shown(ask.type)} asked, there are {there}"]
+    lines = [obstacle(ask, gpu) for gpu in gpus if not ask.type or ask.type == gpu.label]
+    return lines if all(lines) else []
+
+
 def obstacle(ask: GpuAsk, gpu: Gpu) -> str:
     """Why a type cannot be given, for people; empty where it can."""
     name = gpu.label or "a GPU"
     if ask.type and ask.type != gpu.label:
-        return f"GPU type {ask.type} asked, there is {gpu.label or 'one without a name'}"
+        return f"GPUs of type {shown(ask.type)} asked, {name} is another"
     if ask.memory > gpu.memory:
         return f"{size_text(ask.memory)} of GPU memory asked, {name} has {size_text(gpu.memory)}"
     if ask.slots and not gpu.slot_count:
         return f"{ask.slots} slots asked, {name} has no number of slots in the site file"
-    if ask.exact and ask.slots != gpu.slot_count:
-        return f"{ask.slots} slots of each GPU asked, {name} has {gpu.slot_count}"
-    if ask.cards and ask.slots > gpu.slot_count:
+    if ask.cards and (ask.slots > gpu.slot_count or (ask.exact and ask.slots != gpu.slot_count)):
         return f"{ask.slots} slots of each GPU asked, {name} has {gpu.slot_count}"
     if _cards(ask, gpu) > gpu.count:
         where = gpu.label or "a node"

@@ -21,13 +21,14 @@ memory that each single card must have. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.request.errors import shown
 from hpcrunner.request.model import Resources
 from hpcrunner.sites.part import Part
 from hpcrunner.sites.values import Allowed, Budget, Count, GpuName, Memory
@@ -194,7 +195,7 @@ def read_ask(resources: Resources, meaning: str) -> GpuAsk:
     if not ask.wanted:
         if resources.gpu_type:
             raise _unclear(
-                f"gpuType is {resources.gpu_type} and no GPU is asked for",
+                f"gpuType is {shown(resources.gpu_type)} and no GPU is asked for",
                 "say how many with gpus",
             )
         return GpuAsk()
@@ -214,6 +215,34 @@ def well_known_slots(name: str) -> int:
     if _PART_OF_A_CARD.search(name):
         return 0
     return next((n for words, n in _WELL_KNOWN_SLOTS if words.search(name.lower())), 0)
+
+
+def gpu_mistakes(
+    gpus: Sequence[Gpu], neighbours: Sequence[Gpu], constraint: str
+) -> Iterator[tuple[int, str, str]]:
+    """What is wrong between the types of a partition: (number, key, one line) for each.
+
+    ``neighbours`` are all types of Slurm's partition of that name; ``constraint`` is the one
+    that its jobs have anyway.
+    """
+    labels: list[str] = []
+    asked: dict[tuple[str, str | None], str] = {}
+    for number, gpu in enumerate(gpus):
+        if gpu.label in labels:
+            key = "name" if gpu.name else "type"
+            yield number, key, f"{gpu.label!r} stands twice in this partition"
+        elif (words := (gpu.type, gpu.constraint)) in asked:
+            yield number, "name", f"asked for in the same words as {asked[words]!r}"
+        labels.append(gpu.label)
+        asked[gpu.type, gpu.constraint] = gpu.label
+        if gpu.shards and not gpu.constraint and len(neighbours) > 1:
+            yield (
+                number,
+                "shards",
+                "Slurm's shards have no type: it needs a constraint, or a partition of its own",
+            )
+        if gpu.constraint and constraint and not re.fullmatch(_CONSTRAINT, constraint):
+            yield number, "constraint", f"cannot be joined to --constraint={constraint}"
 
 
 def joined_constraint(directives: Sequence[str], constraint: str | None) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         disk_watched=site.enforce_disk,
         generate_metadata=site.generate_metadata,
         schema_logs=site.schema_logs,
+        gpu_check=site.gpus.check,
     )
 
 

@@ -2,13 +2,16 @@
 
 The rule, in full:
 
-1. Partitions are tried in the order of the site file; the first that can hold the whole
-   request gets it. ``gpus_only`` partitions are passed over by requests without GPUs. A
-   partition without that mark takes any request that fits, so the file's order is the policy.
-2. Inside it, a request with GPUs gets the type with the least memory that is at least
-   ``gpuMem`` and of which one node has as many as asked; of two with equal memory the first
-   listed. Without ``gpuMem`` every type qualifies, so the smallest is taken and the large ones
-   stay free for those who need them.
+1. Without GPUs, partitions are tried in the order of the site file; the first that can hold the
+   whole request gets it. ``gpus_only`` partitions are passed over. A partition without that mark
+   takes any request that fits, so the file's order is the policy.
+2. With GPUs, what is asked for is read as ``gpus.meaning`` says (sites/gpus.py). Of all types in
+   all partitions that can hold the whole request, the one that wastes least is taken: the fewest
+   slots beyond those asked for, then the fewest cards, then the least GPU memory that suffices
+   (sites/gpu_choice.py). Without ``gpuMem`` that is the smallest card there is, and the large
+   ones stay free for those who need them. Among equals the file's order decides, of partitions
+   and of types within one. With ``gpus.choice: file-order`` the first partition that can hold
+   the request gets it, and only within it the least waste counts.
 3. The time a request asks for is its ``max_duration``, else the site's ``defaults.time_limit``;
    a partition must allow it. The job's time limit is ``max_duration`` plus the site's
    ``staging_allowance``, or the default; never more than the lifetime plus the allowance, never
@@ -27,11 +30,14 @@ so that they can travel as one array. What is left of a lifetime is for the job 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.model import Resources
-from hpcrunner.sites.parts import Gpu, Partition
+from hpcrunner.sites.gpu_choice import Offer, best_offer, obstacles, size_text
+from hpcrunner.sites.gpus import Gpu, GpuAsk, joined_constraint, read_ask
+from hpcrunner.sites.parts import Partition
 from hpcrunner.sites.rules import Rule, lower, narrowed
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
@@ -52,8 +58,7 @@ class _Ask:
 
     cpus: int
     memory: int
-    gpus: int
-    gpu_memory: int
+    gpus: GpuAsk
     time: float | None
 
 
@@ -67,38 +72,63 @@ def place(
 ) -> JobSpec:
     """The shape of the job that holds a request on a site, by the site's ``rule`` for it.
 
-    ``max_duration`` and ``lifetime`` are the request's, in seconds. Raises NoFit.
+    ``max_duration`` and ``lifetime`` are the request's, in seconds. Raises NoFit, or GpusUnclear.
     """
     ask = _Ask(
         cpus=resources.cpus or site.defaults.cpus,
         memory=_whole_mib(resources.ram or site.defaults.memory or 0),
-        gpus=resources.gpus,
-        gpu_memory=resources.gpu_memory,
+        gpus=read_ask(resources, site.gpus.meaning),
         time=_time_asked(site, rule, max_duration, lifetime),
     )
-    reasons = []
-    for partition in narrowed(_partitions(site), rule):
-        obstacles = _obstacles(ask, partition)
-        if not obstacles:
-            return JobSpec(
-                partition=partition.name if site.partitions else "",
-                cpus=ask.cpus,
-                memory=_memory(site, partition, ask, resources.ram),
-                time_limit=_time_limit(site, partition, ask, max_duration, lifetime),
-                gpus=ask.gpus,
-                gpu_type=_smallest(ask, partition).type if ask.gpus else "",
-                tmp=_whole_mib(resources.hdd) if site.tmp else 0,
-                account=partition.account or site.account or "",
-                qos=partition.qos or site.qos or "",
-                requeue=site.requeue,
-                directives=site.directives + partition.directives,
-                disk=resources.hdd,
-            )
-        reasons.append(f"{partition.name}: {' and '.join(obstacles)}")
-    raise NoFit(
+    partitions = narrowed(_partitions(site), rule)
+    chosen = _chosen(ask, partitions, by_waste=site.gpus.choice == "least-waste")
+    if chosen is None:
+        raise _no_fit(ask, partitions, f"site {site.name}{f', rule {rule.name}' if rule else ''}")
+    partition, offer = chosen
+    constraint = offer.gpu.constraint if offer else None
+    return JobSpec(
+        partition=partition.name if site.partitions else "",
+        cpus=ask.cpus,
+        memory=_memory(site, partition, ask, resources.ram),
+        time_limit=_time_limit(site, partition, ask, max_duration, lifetime),
+        gpus=offer.count if offer else 0,
+        gpu_type=offer.gpu.type if offer else "",
+        gpu_vendor=offer.gpu.vendor if offer else "",
+        gpu_shards=offer.shards if offer else 0,
+        tmp=_whole_mib(resources.hdd) if site.tmp else 0,
+        account=partition.account or site.account or "",
+        qos=partition.qos or site.qos or "",
+        requeue=site.requeue,
+        directives=joined_constraint(site.directives + partition.directives, constraint),
+        disk=resources.hdd,
+    )
+
+
+def _chosen(
+    ask: _Ask, partitions: Sequence[Partition], *, by_waste: bool
+) -> tuple[Partition, Offer | None] | None:
+    """The partition, and what it gives of GPUs if any are asked for; None where nothing fits."""
+    holding = [partition for partition in partitions if not _obstacles(ask, partition)]
+    if not ask.gpus.wanted:
+        return (holding[0], None) if holding else None
+    offers = [
+        (partition, offer)
+        for partition in holding
+        if (offer := best_offer(ask.gpus, partition.gpus)) is not None
+    ]
+    if not by_waste:
+        return offers[0] if offers else None
+    # min() keeps the first of equals, which is the site's order.
+    return min(offers, key=lambda pair: pair[1].waste, default=None)
+
+
+def _no_fit(ask: _Ask, partitions: Sequence[Partition], where: str) -> NoFit:
+    reasons = [f"{p.name}: {' and '.join(_obstacles(ask, p))}" for p in partitions]
+    each = " (gpuMem is the memory of each GPU)" if ask.gpus.memory else ""
+    return NoFit(
         f"the request fits no partition: {'; '.join(reasons)}",
-        where=f"site {site.name}{f', rule {rule.name}' if rule else ''}",
-        remedy="ask for less, or correct the partitions in the site file",
+        where=where,
+        remedy=f"ask for less{each}, or correct the partitions in the site file",
     )
 
 
@@ -106,7 +136,19 @@ def _partitions(site: Site) -> tuple[Partition, ...]:
     """The site's partitions, or the one that a site without any stands for."""
     if site.scheduler == "local":
         machine = site.local
-        return (Partition(name="local", max_cpus=machine.cpus, max_memory=machine.memory),)
+        own = Gpu(
+            memory=machine.gpu_memory or 1,
+            count=max(1, len(machine.gpus)),
+            vendor=machine.gpu_vendor,
+        )
+        return (
+            Partition(
+                name="local",
+                max_cpus=machine.cpus,
+                max_memory=machine.memory,
+                gpus=(own,) if machine.gpus else (),
+            ),
+        )
     return site.partitions or (Partition(name="default"),)
 
 
@@ -116,33 +158,16 @@ def _obstacles(ask: _Ask, partition: Partition) -> list[str]:
     if partition.max_cpus is not None and ask.cpus > partition.max_cpus:
         found.append(f"{ask.cpus} CPUs asked, {partition.max_cpus} allowed")
     if partition.max_memory is not None and ask.memory > partition.max_memory:
-        found.append(f"{_size(ask.memory)} of memory asked, {_size(partition.max_memory)} allowed")
+        found.append(
+            f"{size_text(ask.memory)} of memory asked, {size_text(partition.max_memory)} allowed"
+        )
     if partition.max_time is not None and ask.time is not None and ask.time > partition.max_time:
         found.append(f"{_clock(ask.time)} of time asked, {_clock(partition.max_time)} allowed")
-    if not ask.gpus:
-        if partition.gpus_only:
-            found.append("takes only requests with GPUs")
-    elif not partition.gpus:
-        found.append("no GPUs")
-    elif not _fitting(ask, partition):
-        found += [_gpu_obstacle(ask, gpu) for gpu in partition.gpus]
+    if ask.gpus.wanted:
+        found += obstacles(ask.gpus, partition.gpus)
+    elif partition.gpus_only:
+        found.append("takes only requests with GPUs")
     return found
-
-
-def _gpu_obstacle(ask: _Ask, gpu: Gpu) -> str:
-    name = gpu.type or "a GPU"
-    if ask.gpu_memory > gpu.memory:
-        return f"{_size(ask.gpu_memory)} of GPU memory asked, {name} has {_size(gpu.memory)}"
-    return f"{ask.gpus} GPUs asked, {gpu.type or 'a node'} has {gpu.count}"
-
-
-def _fitting(ask: _Ask, partition: Partition) -> list[Gpu]:
-    return [g for g in partition.gpus if g.memory >= ask.gpu_memory and g.count >= ask.gpus]
-
-
-def _smallest(ask: _Ask, partition: Partition) -> Gpu:
-    # min() keeps the first of equals, which is the site's order.
-    return min(_fitting(ask, partition), key=lambda gpu: gpu.memory)
 
 
 def _memory(site: Site, partition: Partition, ask: _Ask, requested: int) -> int:
@@ -184,13 +209,6 @@ def _time_limit(
 
 def _whole_mib(size: int) -> int:
     return -(-size // MIB) * MIB
-
-
-def _size(size: int) -> str:
-    for unit, name in ((1024**4, "TiB"), (1024**3, "GiB")):
-        if size >= unit:
-            return f"{size / unit:.4g} {name}"
-    return f"{size / MIB:.4g} MiB"
 
 
 def _clock(seconds: float) -> str:

@@ -141,7 +141,7 @@ def test_an_envelope_inside_an_envelope_is_refused(message: Messages) -> None:
         ({"ram": "1g", "cpus": "2"}, {"ram": "1000m", "cpus": 2.0}),
         ({"gpuMem": "0gb", "gpus": 0}, {}),
         ({}, {"gpuMem": "", "hdd": None, "cpus": 1}),
-        ({"gpuCount": "1"}, {"gpus": 1}),
+        ({"gpuCount": "1"}, {"gpuCount": 1.0}),
         (None, {}),
     ],
 )

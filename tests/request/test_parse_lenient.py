@@ -34,11 +34,11 @@ def read(body: bytes) -> Request:
         ({"ram": 1024, "hdd": "1,024"}, Resources(ram=1024, hdd=1024)),
         ({"ram": "2g", "gpuMem": "4GiB"}, Resources(ram=2 * 10**9, gpu_memory=2**32)),
         ({"CPUS": 3, "gpumem": "1g"}, Resources(cpus=3, gpu_memory=10**9)),
-        # The number of GPUs: gpus, or gpuCount where gpus says none.
-        ({"gpuCount": "1"}, Resources(gpus=1)),
-        ({"gpus": 0, "gpuCount": 2}, Resources(gpus=2)),
-        ({"gpus": 1, "gpuCount": 8}, Resources(gpus=1)),
-        ({"gpus": 2, "gpuCount": "0"}, Resources(gpus=2)),
+        # What they count is for the site to say.
+        ({"gpuCount": "1"}, Resources(gpu_count=1)),
+        ({"gpus": "2", "gpuCount": 8.0}, Resources(gpus=2, gpu_count=8)),
+        ({"gpus": 1, "gpuType": " a100 "}, Resources(gpus=1, gpu_type="a100")),
+        ({"gpus": 1, "gpuType": None}, Resources(gpus=1)),
     ],
 )
 def test_resources_are_read_from_numbers_text_and_nulls(

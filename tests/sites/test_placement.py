@@ -106,7 +106,8 @@ def test_a_request_that_fits_nowhere_is_told_why_for_each_partition() -> None:
         "gpu: 100 CPUs asked, 32 allowed and 600 GiB of memory asked, 500 GiB allowed and "
         "3-00:00:00 of time asked, 1-00:00:00 allowed and 9 GPUs asked, a100 has 4 and "
         "9 GPUs asked, v100 has 8 and 20 GiB of GPU memory asked, t4 has 16 GiB; "
-        "long: no GPUs; ask for less, or correct the partitions in the site file"
+        "long: no GPUs; ask for less (gpuMem is the memory of each GPU), or correct the "
+        "partitions in the site file"
     )
 
 
