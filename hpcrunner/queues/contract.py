@@ -55,6 +55,29 @@ class Served:
     unlisted: int = 0
 
 
+class Shares(Protocol):
+    """What each queue, by its bare name, gets of the room there is. Asked from any thread."""
+
+    def weight(self, queue: str) -> int:
+        """How many of its messages are taken for one of a queue with weight 1."""
+        ...
+
+    def room(self, queue: str) -> int | None:
+        """How many more of its messages can be used now; None: any number."""
+        ...
+
+
+class _Equal:
+    def weight(self, queue: str) -> int:
+        return 1
+
+    def room(self, queue: str) -> int | None:
+        return None
+
+
+EQUAL: Shares = _Equal()
+
+
 class Source(Protocol):
     """A server with any number of queues. Used from one thread."""
 
@@ -64,7 +87,8 @@ class Source(Protocol):
         ...
 
     def take(self, most: int) -> list[Delivery]:
-        """Up to ``most`` messages that wait now, fairly over its queues; never waits for more.
+        """Up to ``most`` messages that wait now, over its queues by their shares; never waits for
+        more.
 
         An unreachable server is no error here: it is reported once in the log, reconnected to
         with backoff, and the answer is an empty list.

@@ -11,16 +11,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hpcrunner.notices import Notices
 from hpcrunner.queues.claims import LARGEST_MESSAGE, Claim, Claims
-from hpcrunner.queues.contract import Delivery, Served
+from hpcrunner.queues.contract import EQUAL, Delivery, Served, Shares
 from hpcrunner.queues.folder import QueueFolder, Stamp
 from hpcrunner.queues.matching import QueueFilter
 from hpcrunner.queues.softlock import Hold
+from hpcrunner.queues.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,15 @@ class DirectorySource:
         queue_filter: QueueFilter,
         gateway_id: str,
         *,
+        shares: Shares = EQUAL,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root.absolute()
         self._filter = queue_filter
         self._claims = Claims(self._root, gateway_id)
+        self._shares = shares
+        self._turns = Turns(shares.weight)
         self._clock = clock
         self._monotonic = monotonic
         self._notices = Notices(log)
@@ -122,6 +126,7 @@ class DirectorySource:
         # Known ones keep their turn; new ones come behind them.
         names = [*(n for n in self._queues if n in there), *sorted(there - self._queues.keys())]
         self._queues = {name: self._queues.get(name) or self._folder(name) for name in names}
+        self._turns.keep(names)
 
     def _folder(self, name: str) -> QueueFolder:
         return QueueFolder(
@@ -130,12 +135,19 @@ class DirectorySource:
 
     def _claim(self, room: int) -> None:
         waiting = {name: queue for name, queue in self._queues.items() if self._scan(name, queue)}
-        shares = fair_shares([len(queue.waiting) for queue in waiting.values()], room)
-        for (name, queue), share in zip(waiting.items(), shares, strict=True):
+        lengths = {
+            name: _at_most(len(queue.waiting), self._shares.room(name))
+            for name, queue in waiting.items()
+        }
+        shares = self._turns.allot(lengths, room)
+        before = len(self._unread)
+        for name, share in shares.items():
             if share:
-                self._claim_from(name, queue, share)
-                # Served last, its turn comes last.
+                self._claim_from(name, waiting[name], share)
+                # Of equals the one served last comes last.
                 self._queues[name] = self._queues.pop(name)
+        claimed = list(self._unread)[before:]
+        self._turns.had(Counter(claim.queue for claim in claimed))
 
     def _scan(self, name: str, queue: QueueFolder) -> bool:
         try:
@@ -223,17 +235,8 @@ class DirectorySource:
             log.error("%s: not given back: %s", self._claims.path(claim), _words(error))
 
 
-def fair_shares(waiting: Sequence[int], room: int) -> list[int]:
-    """How many to take from queues of these lengths, one each in turn, ``room`` in all."""
-    shares = [0] * len(waiting)
-    open_ = [index for index, length in enumerate(waiting) if length > 0]
-    while open_ and room > 0:
-        step = max(1, min(room // len(open_), min(waiting[i] - shares[i] for i in open_)))
-        for index in open_[:room]:
-            shares[index] += step
-        room -= step * len(open_[:room])
-        open_ = [index for index in open_ if shares[index] < waiting[index]]
-    return shares
+def _at_most(length: int, room: int | None) -> int:
+    return length if room is None else min(length, room)
 
 
 def _words(error: OSError) -> str:

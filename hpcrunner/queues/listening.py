@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpcrunner.notices import Notices
 from hpcrunner.queues.backoff import Backoff
-from hpcrunner.queues.contract import Delivery, QueueUnavailable, Served
+from hpcrunner.queues.contract import EQUAL, Delivery, QueueUnavailable, Served, Shares
 from hpcrunner.queues.rota import Rota
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,10 @@ class ListeningSource:
         kind: str,
         connect: Callable[[], Server],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        shares: Shares = EQUAL,
     ) -> None:
+        self._shares = shares
         self._name = name
         self._kind = kind
         self._connect = connect
@@ -119,7 +123,7 @@ class ListeningSource:
         if self._listener is None:
             if most <= 0:
                 return []
-            self._listener = _Listener(self._connect(), self._clock)
+            self._listener = _Listener(self._connect(), self._clock, self._shares)
             self._listener.start()
         taken = self._listener.take(max(0, most))
         self._held.update({id(delivery): delivery for delivery in taken})
@@ -176,14 +180,15 @@ class _Waiting:
 class _Listener(threading.Thread):
     """The thread, from its start to its one stop, and what it has received so far."""
 
-    def __init__(self, server: Server, clock: Callable[[], float]) -> None:
+    def __init__(self, server: Server, clock: Callable[[], float], shares: Shares) -> None:
         # A daemon: the end of the process does not wait for the end of a long poll.
         super().__init__(name=f"listens at {server.name}", daemon=True)
         self.server = server
         self._clock = clock
         self._notices = Notices(log)
         self._backoff = Backoff(clock)
-        self._rota = Rota(clock)
+        self._shares = shares
+        self._rota = Rota(clock, weight=lambda queue: shares.weight(self._label(queue)))
         self._names: Mapping[str, str] = {}
         self._look_at = float("-inf")
         self.dismissed = threading.Event()  # nobody needs the server any more
@@ -251,12 +256,14 @@ class _Listener(threading.Thread):
             return
         if self._clock() >= self._look_at:
             self._look()
+        rooms = self._rooms()
+        self._rota.close(queue for queue, most in rooms.items() if most <= 0)
         turn = self._rota.next()
         if turn is None:
             self._pause(1.0)
             return
         queue, wait = turn
-        most = min(room, self.server.most_at_once)
+        most = min(room, self.server.most_at_once, rooms.get(queue, room))
         try:
             came = self.server.receive(queue, most, wait)
         except QueueGone:
@@ -268,9 +275,16 @@ class _Listener(threading.Thread):
             self._note()
         else:
             self._notices.over(queue, f"{self.server.name}: {self._label(queue)} can be read")
-            self._rota.asked(queue, busy=bool(came))
+            self._rota.asked(queue, busy=bool(came), came=len(came))
             self._keep(came)
         self._recovered()
+
+    def _rooms(self) -> dict[str, int]:
+        """How many more messages can be used of the queues of which not any number can."""
+        rooms = {queue: self._shares.room(self._label(queue)) for queue in self._rota.queues}
+        with self._changed:
+            here = Counter(w.delivery.queue for w in self._waiting)
+        return {q: room - here[self._label(q)] for q, room in rooms.items() if room is not None}
 
     def _look(self) -> None:
         try:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpcrunner.queues.contract import Delivery, QueueUnavailable
+from hpcrunner.queues.contract import EQUAL, Delivery, QueueUnavailable, Shares
 from hpcrunner.queues.google import GoogleAccess, subscriber
 from hpcrunner.queues.listening import HOLD, ListeningSource, LoginRefused, QueueGone, QueueRefused
 from hpcrunner.queues.matching import QueueFilter
@@ -139,12 +139,22 @@ class PubSubServer:
 
 
 def pubsub_source(
-    access: GoogleAccess, queue_filter: QueueFilter, *, timeout: float = PUBSUB_TIMEOUT
+    access: GoogleAccess,
+    queue_filter: QueueFilter,
+    *,
+    timeout: float = PUBSUB_TIMEOUT,
+    shares: Shares = EQUAL,
 ) -> ListeningSource:
-    """The Source of a project's queues; arguments as for PubSubServer. Raises OptionInvalid."""
+    """The Source of a project's queues; other arguments as for PubSubServer.
+
+    Raises OptionInvalid.
+    """
     subscriber(access).close()  # a key that is none is told of now
     return ListeningSource(
-        access.server, "pubsub", lambda: PubSubServer(access, queue_filter, timeout=timeout)
+        access.server,
+        "pubsub",
+        lambda: PubSubServer(access, queue_filter, timeout=timeout),
+        shares=shares,
     )
 
 

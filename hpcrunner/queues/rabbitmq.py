@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +19,12 @@ import pika.exceptions
 from hpcrunner.notices import Notices
 from hpcrunner.queues.amqp import AMQP_FAILURES, broker, management_address, trouble
 from hpcrunner.queues.backoff import Backoff
-from hpcrunner.queues.contract import Delivery, Served
+from hpcrunner.queues.contract import EQUAL, Delivery, Served, Shares
 from hpcrunner.queues.discovery import Discovery
 from hpcrunner.queues.management import Management
 from hpcrunner.queues.matching import QueueFilter
 from hpcrunner.queues.settlement import settlements
+from hpcrunner.queues.turns import Turns
 
 log = logging.getLogger(__name__)
 # pika reports one failed connection in several lines of its own; here it is one.
@@ -93,10 +93,13 @@ class RabbitSource:
         queues: Sequence[str] = (),
         refresh: float = 5.0,
         connection_name: str = "hpcrunner",
+        shares: Shares = EQUAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker = broker(url, connection_name)
         self._clock = clock
+        self._shares = shares
+        self._turns = Turns(shares.weight)
         self._notices = Notices(log)
         self._backoff = Backoff(clock)
         self._connection: Any = None
@@ -189,6 +192,7 @@ class RabbitSource:
             return
         for name in self._taps.keys() - set(listing.names):
             self._close_lane(self._taps.pop(name))
+        self._turns.keep(listing.names)
         for name in listing.names:
             tap = self._taps.setdefault(name, _Tap(name))
             # What we saw ourselves is newer than the broker's statistics.
@@ -197,21 +201,30 @@ class RabbitSource:
     def _drain(self, taken: list[Delivery], most: int) -> None:
         ends = self._clock() + _LONGEST_TAKE
         size = 0
-        ring = deque(tap for tap in self._taps.values() if tap.due(self._clock()))
+        rooms = {name: self._shares.room(name) for name in self._taps}
+        ring = {
+            name: tap
+            for name, tap in self._taps.items()
+            if tap.due(self._clock()) and rooms[name] != 0
+        }
         while ring and len(taken) < most and size < _MOST_BYTES and self._clock() < ends:
-            tap = ring.popleft()
-            # Served last, its turn comes last, in this take and in the next.
+            tap = ring.pop(self._turns.first(ring))
+            # Of equals the one asked last comes last, in this take and in the next.
             self._taps[tap.queue] = self._taps.pop(tap.queue)
             delivery = self._get(tap)
             if delivery is None:
                 self._rest(tap)
                 continue
+            self._turns.had({tap.queue: 1})
             taken.append(delivery)
             size += len(delivery.body)
-            if tap.busy:
-                ring.append(tap)
-            else:
+            left = rooms[tap.queue]
+            if left is not None:
+                rooms[tap.queue] = left - 1
+            if not tap.busy:
                 self._rest(tap)
+            elif left != 1:
+                ring[tap.queue] = tap
 
     def _get(self, tap: _Tap) -> Delivery | None:
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcrunner.queues.aws import SQS_TIMEOUT, AwsAccess, access_of_folder, default_access
-from hpcrunner.queues.contract import Source
+from hpcrunner.queues.contract import EQUAL, Shares, Source
 from hpcrunner.queues.directory import DirectorySource
 from hpcrunner.queues.errors import OptionInvalid
 from hpcrunner.queues.google import access_of_file, require_pubsub
@@ -49,7 +49,12 @@ class QueueOptions:
     pubsub_timeout: float = PUBSUB_TIMEOUT
 
 
-def sources_from(options: QueueOptions, environ: Mapping[str, str] = os.environ) -> list[Source]:
+def sources_from(
+    options: QueueOptions,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    shares: Shares = EQUAL,
+) -> list[Source]:
     """The sources of these options, none of them connected yet. Raises OptionInvalid."""
     amqp_url = expanded(options.amqp_url, "--amqp-url", environ)
     management_url = expanded(options.amqp_mgt_url, "--amqp-mgt-url", environ)
@@ -61,7 +66,7 @@ def sources_from(options: QueueOptions, environ: Mapping[str, str] = os.environ)
     sources: list[Source] = []
     if queue_root:
         root = Path(queue_root).expanduser()
-        sources.append(DirectorySource(root, queue_filter, options.gateway_id))
+        sources.append(DirectorySource(root, queue_filter, options.gateway_id, shares=shares))
     if amqp_url:
         sources.append(
             RabbitSource(
@@ -70,20 +75,27 @@ def sources_from(options: QueueOptions, environ: Mapping[str, str] = os.environ)
                 management_url=management_url,
                 queues=options.queues,
                 connection_name=f"hpcrunner {options.gateway_id}",
+                shares=shares,
             )
         )
-    sources += _sqs(options, queue_filter, environ)
-    sources += _pubsub(options, queue_filter, environ)
+    sources += _sqs(options, queue_filter, environ, shares)
+    sources += _pubsub(options, queue_filter, environ, shares)
     return sources
 
 
 def _sqs(
-    options: QueueOptions, queue_filter: QueueFilter, environ: Mapping[str, str]
+    options: QueueOptions, queue_filter: QueueFilter, environ: Mapping[str, str], shares: Shares
 ) -> Iterator[Source]:
     _refuse_no_time(options.sqs_timeout, "--sqs-timeout")
 
     def source(access: AwsAccess) -> Source:
-        return sqs_source(access, queue_filter, queues=options.queues, timeout=options.sqs_timeout)
+        return sqs_source(
+            access,
+            queue_filter,
+            queues=options.queues,
+            timeout=options.sqs_timeout,
+            shares=shares,
+        )
 
     if options.sqs_certs:
         root = _path(options.sqs_certs, "--sqs-certs", environ)
@@ -92,32 +104,41 @@ def _sqs(
             "sqs",
             lambda: folders_in(root),
             lambda folder: source(access_of_folder(Path(folder))),
+            shares=shares,
         )
     if options.aws_region:
         yield source(default_access(options.aws_region))
 
 
 def _pubsub(
-    options: QueueOptions, queue_filter: QueueFilter, environ: Mapping[str, str]
+    options: QueueOptions, queue_filter: QueueFilter, environ: Mapping[str, str], shares: Shares
 ) -> Iterator[Source]:
     _refuse_no_time(options.pubsub_timeout, "--pubsub-timeout")
 
     def source(file: str) -> Source:
         access = access_of_file(Path(file), environ)
-        return pubsub_source(access, queue_filter, timeout=options.pubsub_timeout)
+        return pubsub_source(access, queue_filter, timeout=options.pubsub_timeout, shares=shares)
 
     if options.google_certs:
         require_pubsub()
         root = _path(options.google_certs, "--google-certs", environ)
         yield WatchedSource(
-            f"pubsub by {root}", "pubsub", lambda: files_below(root, ".json"), source
+            f"pubsub by {root}",
+            "pubsub",
+            lambda: files_below(root, ".json"),
+            source,
+            shares=shares,
         )
     if options.google_application_credentials:
         file = _path(
             options.google_application_credentials, "GOOGLE_APPLICATION_CREDENTIALS", environ
         )
         yield WatchedSource(
-            f"pubsub by {file}", "pubsub", lambda: {str(file): stamp_of([file])}, source
+            f"pubsub by {file}",
+            "pubsub",
+            lambda: {str(file): stamp_of([file])},
+            source,
+            shares=shares,
         )
 
 

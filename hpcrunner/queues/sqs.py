@@ -29,7 +29,7 @@ from hpcrunner.queues.aws import (
     sqs_client,
     sqs_errors,
 )
-from hpcrunner.queues.contract import Delivery, QueueUnavailable
+from hpcrunner.queues.contract import EQUAL, Delivery, QueueUnavailable, Shares
 from hpcrunner.queues.listening import HOLD, ListeningSource, LoginRefused, QueueGone, QueueRefused
 from hpcrunner.queues.matching import RESPONSE_SUFFIX, QueueFilter
 
@@ -156,12 +156,14 @@ def sqs_source(
     *,
     queues: Sequence[str] = (),
     timeout: float = SQS_TIMEOUT,
+    shares: Shares = EQUAL,
 ) -> ListeningSource:
-    """The Source of an account's queues; arguments as for SqsServer."""
+    """The Source of an account's queues; other arguments as for SqsServer."""
     return ListeningSource(
         access.server,
         "sqs",
         lambda: SqsServer(access, queue_filter, queues=queues, timeout=timeout),
+        shares=shares,
     )
 
 

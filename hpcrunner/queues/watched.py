@@ -15,7 +15,8 @@ from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.notices import Notices
-from hpcrunner.queues.contract import Delivery, Served, Source
+from hpcrunner.queues.contract import EQUAL, Delivery, Served, Shares, Source
+from hpcrunner.queues.turns import Portions
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,10 @@ class WatchedSource:
         look: Callable[[], Mapping[str, Stamp]],
         make: Callable[[str], Source],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        shares: Shares = EQUAL,
     ) -> None:
+        self._portions = Portions(clock, shares.weight)
         self._name = name
         self._kind = kind
         self._look = look
@@ -77,11 +81,13 @@ class WatchedSource:
         self._watch()
         self._turns.rotate(-1)  # so that a full one starves nobody
         taken: list[Delivery] = []
-        for name in self._turns:
+        for name, portion in self._portions.of(list(self._turns), most):
             source = self._opened[name].source
+            came = source.take(portion)
+            self._portions.came(name, (delivery.queue for delivery in came))
             taken += [
                 replace(delivery, handle=_Routed(source, delivery), server=source.name)
-                for delivery in source.take(most - len(taken))
+                for delivery in came
             ]
         return taken
 

@@ -21,7 +21,7 @@ import pytest
 
 from hpcrunner.queues.claims import LARGEST_MESSAGE, Claims
 from hpcrunner.queues.contract import Delivery
-from hpcrunner.queues.directory import DirectorySource, fair_shares
+from hpcrunner.queues.directory import DirectorySource
 from hpcrunner.queues.errors import OptionInvalid
 from hpcrunner.queues.matching import QueueFilter
 from hpcrunner.queues.softlock import Hold, QueueLock
@@ -202,23 +202,6 @@ def test_a_full_queue_does_not_starve_the_others(root: Path) -> None:
     put(root / "local_b", "n")
     put(root / "local_c", "n")
     assert {source.take(1)[0].queue for _ in range(3)} == {"local_full", "local_b", "local_c"}
-
-
-def test_shares_are_even_and_never_more_than_there_is() -> None:
-    assert fair_shares([], 5) == []
-    assert fair_shares([0, 3], 0) == [0, 0]
-    assert fair_shares([10, 1, 0, 10], 7) == [3, 1, 0, 3]
-    assert fair_shares([2, 2], 100) == [2, 2]
-    assert fair_shares([5, 5, 5], 2) == [1, 1, 0]
-    rng = random.Random(7)
-    for _ in range(500):
-        waiting = [rng.randrange(9) for _ in range(rng.randrange(6))]
-        room = rng.randrange(30)
-        shares = fair_shares(waiting, room)
-        assert all(0 <= share <= length for share, length in zip(shares, waiting, strict=True))
-        assert sum(shares) == min(room, sum(waiting))
-        unserved = [s for s, length in zip(shares, waiting, strict=True) if s < length]
-        assert not unserved or max(shares) - min(unserved) <= 1
 
 
 def test_queues_and_the_root_itself_may_come_and_go(
