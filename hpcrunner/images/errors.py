@@ -1,0 +1,36 @@
+"""What can be wrong with an image, by the reasons that an attempt ends for."""
+
+from __future__ import annotations
+
+from hpcrunner.request.reasons import Reason
+from hpcrunner.storage.contract import StorageError
+
+
+class ImageUnusable(StorageError):
+    """No image, one without the digest or the signature that is demanded."""
+
+    exit_code = 65  # EX_DATAERR
+    reason = Reason.ARTIFACT_REFUSED
+
+
+class PullFailed(StorageError):
+    """An image did not come; ``reason`` says whether it ever will."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        reason: Reason = Reason.STORE_UNREACHABLE,
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.reason = reason
+
+
+class FailedBefore(StorageError):
+    """What another job met a moment ago, in its words."""
+
+    def __init__(self, line: str, reason: Reason) -> None:
+        super().__init__(line)
+        self.reason = reason

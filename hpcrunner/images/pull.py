@@ -1,0 +1,152 @@
+"""An image of a registry, pulled into a folder of ours by Apptainer or Singularity."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from hpcrunner.images.errors import PullFailed
+from hpcrunner.images.runtime import program_path, runtime_environment, scratch_settings
+from hpcrunner.request.image import ImageSetup, PlannedImage
+from hpcrunner.request.reasons import Reason
+from hpcrunner.request.units import format_bytes
+
+Tell = Callable[[str, str], object]  # an event's name, and one line for people
+Pause = Callable[[float], object]
+
+LONGEST = 2 * 3600.0
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 2.0
+_TELL_EVERY = 15.0
+_MOST_COUNTED = 5000  # files looked at for a line of progress
+_ENOUGH = 1 << 20  # bytes of the program's own lines that are read
+_NOT_FOUND = re.compile(r"manifest unknown|name unknown|not found|does not exist|\b404\b", re.I)
+_DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|\b40[13]\b", re.I)
+_NO_ROOM = re.compile(r"no space left|disk quota exceeded|file too large|File size limit", re.I)
+# Answers of a server that is not well, and lines that are cut: another attempt may help.
+_PASSING = re.compile(
+    r"\b50[0-9]\b|timeout|reset by peer|refused|unexpected EOF|no such host", re.I
+)
+
+
+def pull(
+    image: PlannedImage,
+    setup: ImageSetup,
+    scratch: Path,
+    environ: Mapping[str, str],
+    tell: Tell,
+    pause: Pause = time.sleep,
+) -> Path:
+    """Pull into ``scratch``, a private folder that is removed after; returns the image's file.
+
+    ``pause`` may raise to break it off: then nothing is left running. Raises PullFailed.
+    """
+    program = program_path(setup.runtime, environ)
+    target = scratch / "image.sif"
+    settings = scratch_settings(scratch) | {"ALLOW_UNSIGNED": "1"}
+    host = image.reference.partition("://")[2].partition("/")[0]
+    if host in setup.plain_http:
+        settings["NOHTTPS"] = "1"
+    if image.user or image.password:
+        settings |= {"DOCKER_USERNAME": image.user, "DOCKER_PASSWORD": image.password}
+    environment = runtime_environment(program, environ, settings)
+    # spython calls the program by this name alone.
+    names = scratch / "bin"
+    names.mkdir(mode=0o700)
+    (names / "singularity").symlink_to(program)
+    environment["PATH"] = f"{names}:{environment['PATH']}"
+    log = scratch / "log"
+    code = _run(image.reference, target, environment, log, tell, pause)
+    said = _said(log)
+    if code != 0 or not target.is_file():
+        raise _failure(image.reference, code, said)
+    return target
+
+
+def _run(
+    reference: str,
+    target: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    tell: Tell,
+    pause: Pause,
+) -> int:
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "hpcrunner.images.child", reference, str(target)],
+            env=environment,
+            cwd=target.parent,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        return _wait(child, reference, target.parent, tell, pause)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        if child.stdin is not None:
+            child.stdin.close()
+
+
+def _wait(
+    child: subprocess.Popen[bytes], reference: str, scratch: Path, tell: Tell, pause: Pause
+) -> int:
+    began = told_at = time.monotonic()
+    look = _FIRST_LOOK
+    while (code := child.poll()) is None:
+        pause(look)
+        look = min(look * 1.5, _LONGEST_LOOK)
+        now = time.monotonic()
+        if now - began > LONGEST:
+            raise PullFailed(f"not pulled after {LONGEST / 3600:.0f} hours", where=reference)
+        if now - told_at >= _TELL_EVERY:
+            told_at = now
+            tell("pulling", f"image {reference}: {format_bytes(_written(scratch))} so far")
+    return code
+
+
+def _written(scratch: Path) -> int:
+    """About how many bytes have come."""
+    total = counted = 0
+    for folder, _, names in os.walk(scratch):
+        for name in names:
+            with suppress(OSError):
+                total += Path(folder, name).lstat().st_size
+            counted += 1
+        if counted > _MOST_COUNTED:
+            break
+    return total
+
+
+def _said(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _ENOUGH))
+        return file.read().decode("utf-8", "replace")
+
+
+def _failure(reference: str, code: int, said: str) -> PullFailed:
+    lines = [line for line in said.splitlines() if re.match(r"\s*(FATAL|ERROR)", line)]
+    line = (lines or said.splitlines() or [f"exit code {code}"])[-1]
+    text = re.sub(r"\x1b\[[0-9;]*m|^\s*(FATAL|ERROR):?\s*", "", line)
+    # Addresses of blobs are signed with what lets anybody fetch them.
+    text = " ".join(re.sub(r"\?[^\s\"']*", "", text).split())[-400:]
+    reason, remedy = Reason.STORE_UNREACHABLE, "is the registry reached from here?"
+    if _NO_ROOM.search(said) or -code == signal.SIGXFSZ:
+        reason, remedy = Reason.JOB_SIDE_FAULT, "make room for container.cache, or name another"
+        text = f"no room for it ({text})"
+    elif _PASSING.search(text):
+        pass
+    elif _DENIED.search(text):
+        reason, remedy = Reason.ARTIFACT_DENIED, "log in to the registry, or send credentials"
+    elif _NOT_FOUND.search(text):
+        reason, remedy = Reason.ARTIFACT_NOT_FOUND, "is it spelt as the registry has it?"
+    return PullFailed(f"cannot be pulled: {text}", where=reference, remedy=remedy, reason=reason)
