@@ -31,7 +31,7 @@ _DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|\b4
 _NO_ROOM = re.compile(r"no space left|disk quota exceeded|file too large|File size limit", re.I)
 # Answers of a server that is not well, and lines that are cut: another attempt may help.
 _PASSING = re.compile(
-    r"\b50[0-9]\b|timeout|reset by peer|refused|unexpected EOF|no such host", re.I
+    r"\b50[0-9]\b|timeout|reset by peer|refused|unexpected EOF|no such host", re.IGNORECASE
 )
 
 

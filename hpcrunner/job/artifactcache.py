@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hpcrunner.nodefolders import NodeFolderError, private_folder
-from hpcrunner.request.location import Location
+from hpcrunner.request.location import Location, promised
 from hpcrunner.sharedlock import try_lock
 from hpcrunner.storage.contract import Download, Looker, StorageError
 
@@ -43,7 +43,6 @@ LEAST = 256 << 10  # smaller objects come as fast from the store, and would litt
 _MAGIC = b"hpcrunner artifact 1"
 _PART, _LOCK = ".part", ".lock"
 _OURS = re.compile(r"[be]-[0-9a-f]{64}(\.part|\.[0-9a-f]+\.part|\.lock|\.lock\.d.*)?")
-_PROMISE = re.compile(r"(?:.*/)?blobstore/([0-9a-f]{64})\.tar[^/]*")
 _QUIET = 90.0  # a download that has not grown for so long is not waited for any more
 _LONGEST_WAIT = 1800.0
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 5.0  # seconds: a thousand jobs may look
@@ -185,12 +184,6 @@ class CachedStore:
             entry = self._folder / wanted.name
             tee.finish(_header(digest, tee.size), entry)
             make_room(self._folder, self._limit, 0, entry.stat().st_mtime)
-
-
-def promised(location: Location) -> str:
-    """The SHA-256 (hex) that the client's key says its content has, or ""."""
-    match = _PROMISE.fullmatch(location.key)
-    return match[1] if match else ""
 
 
 def make_room(folder: Path, limit: int, incoming: int, now: float) -> list[str]:

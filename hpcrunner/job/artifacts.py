@@ -21,6 +21,7 @@ from hpcrunner.job.save import Upload
 from hpcrunner.job.stopwatch import STATUS
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import NodeFolderError, expand, remove_tree
+from hpcrunner.request.location import promised
 from hpcrunner.request.plan import NodeSetup, PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.storage.contract import ArtifactNotFound, DiskBudgetExceeded
@@ -145,7 +146,7 @@ def _download(
     if artifact.mutable or cache is None or store is None:
         name = artifact.staged.name if artifact.staged else ""
         return download(artifact.location, folder, artifact.unpack, budget=budget, name=name), ""
-    from hpcrunner.job.artifactcache import CacheDamaged, CachedStore, promised
+    from hpcrunner.job.artifactcache import CacheDamaged, CachedStore
 
     cached = CachedStore(store, cache.folder, cache.limit)
     try:

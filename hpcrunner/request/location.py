@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from hpcrunner.request.model import AwsCredentials
 
+_PROMISE = re.compile(r"(?:.*/)?blobstore/([0-9a-f]{64})\.tar[^/]*")
 Scheme = Literal["s3", "gs", "file", "http", "firebase"]
 
 
@@ -53,3 +55,9 @@ class Location:
             return f"{head}://{rest.rpartition('@')[2]}" if rest else base
         host = self.endpoint.partition("://")[2].rpartition("@")[2]
         return f"{self.scheme}://{'/'.join(p for p in (host, self.bucket, self.key) if p)}"
+
+
+def promised(location: Location) -> str:
+    """The SHA-256 (hex) that the client's key says its content has, or ""."""
+    match = _PROMISE.fullmatch(location.key)
+    return match[1] if match else ""
