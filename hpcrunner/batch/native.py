@@ -59,7 +59,7 @@ def directives(batch: Batch, site: Site) -> tuple[Directive, ...]:
         words.append(Directive("tmp", str(_mib(spec.tmp))))
     if spec.time_limit:
         words.append(Directive("time", slurm_time(spec.time_limit)))
-    if spec.gpus:
+    if spec.gpus and site.gpu_syntax != "none":
         typed = f"{spec.gpu_type}:{spec.gpus}" if spec.gpu_type else str(spec.gpus)
         value = f"gpu:{typed}" if site.gpu_syntax == "gres" else typed
         words.append(Directive(site.gpu_syntax, value))

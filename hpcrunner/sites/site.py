@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from hpcrunner.sites.container import Container
 from hpcrunner.sites.directives import drmaa_refuses
 from hpcrunner.sites.gpus import Gpus, constraint_of, gpu_mistakes
 from hpcrunner.sites.gridengine import GridEngine, is_option
@@ -22,7 +23,6 @@ from hpcrunner.sites.parts import (
     Accounting,
     ArtifactCache,
     ClearText,
-    Container,
     Defaults,
     Drmaa,
     Limits,
@@ -134,10 +134,11 @@ class Site(Part):
     gpus: Gpus = Field(
         default=Gpus(), description="How requests for GPUs are read, and how the choice is made."
     )
-    gpu_syntax: Literal["gres", "gpus-per-node", "gpus"] = Field(
+    gpu_syntax: Literal["gres", "gpus-per-node", "gpus", "none"] = Field(
         default="gres",
         description="Option that asks for GPUs: `--gres=gpu:a100:2`, `--gpus-per-node=a100:2` or "
-        "`--gpus=a100:2`. Through DRMAA, and of shards, it is always `gres`.",
+        "`--gpus=a100:2`. Through DRMAA, and of shards, it is always `gres`. `none` where a "
+        "partition's whole nodes, GPUs and all, are given to each job without being asked for.",
     )
     memory_syntax: Literal["mem", "mem-per-cpu", "none"] = Field(
         default="mem",

@@ -224,3 +224,11 @@ def test_the_remote_command_is_bash_that_replaces_its_shell(batch: MakeBatch) ->
 @pytest.mark.parametrize("export", ["NONE", "NIL", "ALL"])
 def test_the_export_mode_is_the_sites(batch: MakeBatch, site: MakeSite, export: str) -> None:
     assert f"--export={export}" in sbatch_words(batch(), site(export=export))
+
+
+def test_where_whole_nodes_are_given_no_option_asks_for_gpus(
+    batch: MakeBatch, site: MakeSite
+) -> None:
+    whole = site(gpu_syntax="none")
+    assert sbatch_words(batch(gpus=2, gpu_type="h100"), whole) == sbatch_words(batch(), whole)
+    assert native(batch(gpus=2), whole) == native(batch(), whole)
