@@ -54,6 +54,11 @@ GATEWAY_POINTS = (
 )
 # The gateway's too, where it prepares experiments before it submits them.
 PREPARING_POINTS = ("preparation.ended",)  # attempts ended of which something could not be had
+# Where an image is pulled, by either side.
+IMAGE_POINTS = (
+    "images.pulled",  # not under its name yet
+    "images.kept",  # whole, and no reference leads to it yet
+)
 _passes: dict[str, int] = {}
 
 

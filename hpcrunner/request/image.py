@@ -81,11 +81,6 @@ class ImageReference:
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.scheme}://{path}{tag}{digest}"
 
-    @property
-    def changes(self) -> bool:
-        """Whether another image may stand there tomorrow."""
-        return not self.digest
-
 
 @dataclass(frozen=True, slots=True)
 class PlannedImage:
@@ -193,6 +188,11 @@ def stored_image(location: Location) -> ImageReference:
         return ImageReference("store", "gs", (location.bucket, *key))
     before = tuple(part for part in split.path.split("/") if part)
     return ImageReference("store", "s3", (host, *before, location.bucket, *key))
+
+
+def changes(reference: str) -> bool:
+    """Whether another image may stand under that normal form tomorrow."""
+    return re.search(r"@sha256:[0-9a-f]{64}$|:sha256\.[0-9a-f]{64}$", reference) is None
 
 
 def image_setup_from(raw: Mapping[str, Any] | None) -> ImageSetup:

@@ -1,0 +1,84 @@
+"""An image that lies in an artifact store, fetched into a folder of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import disk_usage
+
+from hpcrunner.images.errors import ImageUnusable, PullFailed
+from hpcrunner.images.look import Found, look_at
+from hpcrunner.request.image import PlannedImage
+from hpcrunner.request.location import Location, promised
+from hpcrunner.request.reasons import Reason
+from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
+from hpcrunner.storage.stores import looker_for, store_for
+
+_MOST_OF_THE_DISK = 0.9  # of what is free
+
+
+def version_of(location: Location) -> str:
+    """What tells this very object from others at its address, "" where the store says nothing.
+
+    It is asked with the request's own credentials, so that nobody gets an image from the cache
+    which the store refuses him. Raises the StorageError of the kind.
+    """
+    looker = looker_for(location)
+    if looker is not None:
+        return looker.look(location).etag
+    with store_for(location).open(location) as found:
+        return found.etag
+
+
+def fetch(image: PlannedImage, scratch: Path) -> Path:
+    """Fetch into ``scratch``; returns the image's file.
+
+    The released client packs a file into a tar of one member, so that is looked into. Raises the
+    StorageError of the kind: ImageUnusable for an object that its key's hash contradicts.
+    """
+    from hpcrunner.storage.transfer import download
+
+    location = image.location
+    if location is None:
+        raise AssertionError("an image of no store")
+    budget = int(_MOST_OF_THE_DISK * disk_usage(scratch).free)
+    try:
+        got = download(location, scratch / "object", False, budget=budget)
+        promise = promised(location)
+        if promise and got.sha256 != promise:
+            raise ImageUnusable(
+                f"its content is not what its key promises (it has {got.sha256[:12]}…)",
+                where=image.reference,
+                remedy="upload it again",
+            )
+        (file,) = (scratch / "object").iterdir()
+        if look_at(file) is not Found.OTHER:
+            return file
+        packed = Location("file", str(file))
+        download(packed, scratch / "unpacked", True, budget=budget)
+    except ArchiveRefused:
+        raise no_image(image.reference) from None
+    except DiskBudgetExceeded:
+        raise no_room(image.reference) from None
+    inner = [path for path in (scratch / "unpacked").iterdir() if path.is_file()]
+    if len(inner) != 1 or look_at(inner[0]) is not Found.IMAGE:
+        raise no_image(image.reference)
+    return inner[0]
+
+
+def no_image(where: str) -> ImageUnusable:
+    """What is said of bytes that are none."""
+    return ImageUnusable(
+        "not a container image (neither SIF nor squashfs)",
+        where=where,
+        remedy="send a SIF file, as apptainer build makes it",
+    )
+
+
+def no_room(where: str) -> PullFailed:
+    """What is said where the cache's disk is full."""
+    return PullFailed(
+        "no room for it in the image cache",
+        where=where,
+        remedy="make room for container.cache, or name another folder",
+        reason=Reason.JOB_SIDE_FAULT,
+    )
