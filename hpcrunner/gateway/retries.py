@@ -26,6 +26,8 @@ NODE_AT_FAULT = frozenset(
         Reason.LAUNCH_FAILED,
         Reason.SCHEDULER_FAILED,
         Reason.JOB_SIDE_FAULT,
+        Reason.GPUS_MISSING,
+        Reason.CONTAINER_FAILED,
     }
 )
 

@@ -1,7 +1,7 @@
 """What the scheduler really gave this job, as its environment says, and the variables for it. Pure.
 
 https://slurm.schedmd.com/sbatch.html names the variables of Slurm. The local scheduler sets
-CUDA_VISIBLE_DEVICES alone.
+CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES alone. What a scheduler has set is never changed.
 """
 
 from __future__ import annotations
@@ -15,34 +15,64 @@ _NO_DEVICE = frozenset({"", "NoDevFiles", "-1"})
 _CPUS = ("SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK")
 _GPUS = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 _GPU_COUNT = "SLURM_GPUS_ON_NODE"
+# Where a vendor's libraries look for their devices. Slurm sets more than one of them where
+# nobody has told it whose the cards are, with the same numbers.
+_DEVICES = {
+    "nvidia": ("CUDA_VISIBLE_DEVICES",),
+    "amd": ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+}
+# Set to -1, each of these hides all devices.
+_HIDDEN = (
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """CPUs, and the GPUs as CUDA_VISIBLE_DEVICES has them.
+    """CPUs, and the GPUs as the variable of their ``vendor`` has them.
 
     ``has_gpus`` is False where the job has none; ``devices`` is empty where it has none, or has
-    some of which nobody says which.
+    some of which nobody says which. ``denied``: the scheduler says in so many words that no
+    device is there, or fewer than the job asked for.
     """
 
     cpus: int
     has_gpus: bool
     devices: tuple[str, ...]
+    vendor: str = "nvidia"
+    denied: str = ""
 
 
-def allocation_of(environ: Mapping[str, str], cpus: int, gpus: int) -> Allocation:
-    """The allocation; ``cpus`` and ``gpus`` were asked for, and count where nothing is said."""
+def allocation_of(environ: Mapping[str, str], cpus: int, gpus: int, vendor: str = "") -> Allocation:
+    """The allocation; ``cpus`` and ``gpus`` were asked for, and count where nothing is said.
+
+    ``vendor`` is ``nvidia`` or ``amd``; "" is taken for the former.
+    """
+    vendor = vendor or "nvidia"
     for name in _CPUS:
         given = environ.get(name, "").strip()
         if given.isdecimal() and int(given) > 0:
             cpus = int(given)
             break
     named = any(environ.get(name, "").strip() for name in _GPUS)
-    has_gpus = gpus > 0 or named or environ.get(_GPU_COUNT, "").strip() not in ("", "0")
-    visible = environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    if not has_gpus or visible in _NO_DEVICE:
-        return Allocation(cpus, has_gpus, ())
-    return Allocation(cpus, True, tuple(filter(None, (d.strip() for d in visible.split(",")))))
+    on_node = environ.get(_GPU_COUNT, "").strip()
+    has_gpus = gpus > 0 or named or on_node not in ("", "0")
+    if not has_gpus:
+        return Allocation(cpus, False, (), vendor)
+    variable = next((name for name in _DEVICES[vendor] if name in environ), "")
+    visible = environ.get(variable, "").strip()
+    devices: tuple[str, ...] = ()
+    if visible not in _NO_DEVICE:
+        devices = tuple(filter(None, (device.strip() for device in visible.split(","))))
+    denied = ""
+    if variable:
+        denied = f"{variable} is {visible or 'empty'}" if len(devices) < gpus else ""
+    elif on_node.isdecimal() and int(on_node) < gpus:
+        denied = f"{_GPU_COUNT} is {on_node}"
+    return Allocation(cpus, True, devices, vendor, denied)
 
 
 def allocation_variables(allocation: Allocation) -> tuple[dict[str, str], dict[str, str]]:
@@ -55,8 +85,8 @@ def allocation_variables(allocation: Allocation) -> tuple[dict[str, str], dict[s
     if allocation.cpus > 1:
         usual["OPENMP"] = "True"
     if not allocation.has_gpus:
-        fixed.update(CUDA_VISIBLE_DEVICES="-1", NVIDIA_VISIBLE_DEVICES="-1")
-    elif allocation.devices:
+        fixed.update(dict.fromkeys(_HIDDEN, "-1"))
+    elif allocation.devices and allocation.vendor == "nvidia":
         fixed["NVIDIA_VISIBLE_DEVICES"] = ",".join(allocation.devices)
         # The numbers are those of the bus, not of CUDA's own order by speed.
         usual["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

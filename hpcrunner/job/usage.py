@@ -120,7 +120,7 @@ def metrics_of(
     """
     if not any(a.tag == METRICS and a.mutable for a in experiment.artifacts):
         return None
-    allocation = allocation_of(environ, experiment.cpus, experiment.gpus)
+    allocation = allocation_of(environ, experiment.cpus, experiment.gpus, experiment.gpu_vendor)
     return Metrics(
         workspace.tag(METRICS) / METRICS,
         experiment.metrics_interval,
@@ -152,7 +152,7 @@ def gpu_summary(
 ) -> Callable[[], str]:
     """What tells of the job's GPUs; it tells nothing where there are none, or no driver."""
     found = shutil.which(program, path=environ.get("PATH"))
-    if found is None or not allocation.devices:
+    if found is None or not allocation.devices or allocation.vendor != "nvidia":
         return str
     words = [
         found,

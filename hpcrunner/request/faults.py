@@ -28,6 +28,8 @@ _INFRASTRUCTURE = frozenset(
         Reason.PREEMPTED,
         Reason.SCHEDULER_FAILED,
         Reason.JOB_SIDE_FAULT,
+        Reason.CONTAINER_FAILED,
+        Reason.GPUS_MISSING,
         Reason.STORE_UNREACHABLE,
         Reason.UPLOAD_FAILED,
         Reason.LOST,

@@ -22,6 +22,8 @@ class Reason(str, Enum):
     DISK_BUDGET = "DISK_BUDGET"  # more bytes than resources_needed.hdd
     ENVIRONMENT_FAILED = "ENVIRONMENT_FAILED"  # the Python environment could not be built
     PAYLOAD_NOT_STARTED = "PAYLOAD_NOT_STARTED"  # no such file, interpreter or runtime
+    CONTAINER_FAILED = "CONTAINER_FAILED"  # the node has no runtime, or it failed by itself
+    GPUS_MISSING = "GPUS_MISSING"  # the node lacks the GPUs that the job asked for
     UPLOAD_FAILED = "UPLOAD_FAILED"  # the payload ended well, its results did not get out
     JOB_SIDE_FAULT = "JOB_SIDE_FAULT"  # a fault of hpcrunner itself on the node
     # What the scheduler says.
