@@ -14,6 +14,20 @@ from hpcrunner.cli.keyoptions import (
 )
 from hpcrunner.cli.logging import LogFormat, start_logging
 from hpcrunner.cli.options import option
+from hpcrunner.cli.queueoptions import (
+    AmqpMgtUrl,
+    AmqpUrl,
+    AwsRegion,
+    GoogleApplicationCredentials,
+    GoogleCerts,
+    PubsubTimeout,
+    Queue,
+    QueueMatch,
+    QueueMismatch,
+    QueueRoot,
+    SqsCerts,
+    SqsTimeout,
+)
 from hpcrunner.cli.storeoptions import (
     AllowEnvSecrets,
     CacheDir,
@@ -39,7 +53,6 @@ from hpcrunner.request.units import parse_bytes, parse_duration
 from hpcrunner.sites.site import Site
 
 # One panel of --help for each concern.
-queues = partial(option, rich_help_panel="Queues")
 limited = partial(option, rich_help_panel="Limits")
 watched = partial(option, rich_help_panel="Logs, metrics, notes")
 
@@ -47,61 +60,18 @@ watched = partial(option, rich_help_panel="Logs, metrics, notes")
 def gateway(
     site: SiteName = DEFAULT_SITE,
     spool: SpoolPath = "",
-    amqp_url: Annotated[
-        str,
-        queues(
-            "--amqp-url",
-            "RabbitMQ: amqp[s]://user:password@host:port/vhost. Give it as the environment "
-            "variable where other users can list processes.",
-        ),
-    ] = "",
-    amqp_mgt_url: Annotated[
-        str,
-        queues(
-            "--amqp-mgt-url",
-            "RabbitMQ's management API, where queues are discovered; default: the same host, "
-            "port + 10000.",
-        ),
-    ] = "",
-    queue: Annotated[
-        list[str] | None,
-        queues("--queue", "A queue by name, instead of the two patterns. May be repeated."),
-    ] = None,
-    queue_root: Annotated[
-        str, queues("--queue-root", "Folder of directory queues (StudioML's local_*).")
-    ] = "",
-    queue_match: Annotated[
-        str, queues("--queue-match", "Serve queues whose name this regular expression finds.")
-    ] = DEFAULT_MATCH,
-    queue_mismatch: Annotated[
-        str, queues("--queue-mismatch", "But not those whose name this one finds.")
-    ] = "",
-    sqs_certs: Annotated[
-        str,
-        queues(
-            "--sqs-certs",
-            "Folder of AWS credentials, watched: each sub-folder holds a config file with "
-            "region=… and a credentials file.",
-        ),
-    ] = "",
-    aws_region: Annotated[
-        str, queues("--aws-region", "SQS of this region, with AWS's default credentials.")
-    ] = "",
-    sqs_timeout: Annotated[str, queues("--sqs-timeout", "Limit of one call of SQS.")] = "15s",
-    google_certs: Annotated[
-        str,
-        queues(
-            "--google-certs",
-            "Folder of service accounts' *.json files, watched: Pub/Sub of their projects.",
-        ),
-    ] = "",
-    google_application_credentials: Annotated[
-        str,
-        queues("--google-application-credentials", "One such file, as Google's own tools know it."),
-    ] = "",
-    pubsub_timeout: Annotated[
-        str, queues("--pubsub-timeout", "Limit of one call of Pub/Sub.")
-    ] = "5s",
+    amqp_url: AmqpUrl = "",
+    amqp_mgt_url: AmqpMgtUrl = "",
+    queue: Queue = None,
+    queue_root: QueueRoot = "",
+    queue_match: QueueMatch = DEFAULT_MATCH,
+    queue_mismatch: QueueMismatch = "",
+    sqs_certs: SqsCerts = "",
+    aws_region: AwsRegion = "",
+    sqs_timeout: SqsTimeout = "15s",
+    google_certs: GoogleCerts = "",
+    google_application_credentials: GoogleApplicationCredentials = "",
+    pubsub_timeout: PubsubTimeout = "5s",
     encrypt_dir: EncryptDir = "",
     request_signatures_dir: RequestSignaturesDir = "",
     response_signatures_dir: ResponseSignaturesDir = "",

@@ -13,6 +13,7 @@ from hpcrunner.cli import (
     cancel,
     dead,
     demo,
+    doctor,
     drain,
     gateway,
     gc,
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("gateway")(gateway.gateway)
+app.command("doctor")(doctor.doctor)
 app.command("drain")(drain.drain)
 app.command("resume")(drain.resume)
 app.command("submit")(submit.submit)

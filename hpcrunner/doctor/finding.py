@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,7 +33,15 @@ class Finding:
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.remedy:
             text = f"{text}; {self.remedy}"
-        return " ".join(redact_text(text, prose=True).split())
+        return _plain(text)
+
+    def parts(self) -> dict[str, str]:
+        """``what``, ``where`` and ``remedy`` by name, without secrets."""
+        return {name: _plain(getattr(self, name)) for name in ("what", "where", "remedy")}
+
+
+def _plain(text: str) -> str:
+    return " ".join(redact_text(text, prose=True).split())
 
 
 def ok(check: str, what: str, where: str = "") -> Finding:
@@ -60,8 +67,3 @@ def not_tried(check: str, why: str, where: str = "", remedy: str = "") -> Findin
 def of_error(check: str, error: HpcrunnerError) -> Finding:
     """An error of the product as a fault."""
     return fault(check, error.what, error.where, error.remedy)
-
-
-def faults(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that are faults."""
-    return [finding for finding in findings if finding.verdict is Verdict.FAULT]

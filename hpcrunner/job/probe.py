@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def _report(order: ProbeOrder, folder: Path, environ: Mapping[str, str]) -> Prob
         leaked=order.planted in environ,
         devices=allocation.devices,
         folders=tuple(_folder(name, path) for name, path in order.folders),
-        commands=tuple(_command(command) for command in order.commands),
+        commands=_commands(order, folder),
         stores=tuple(_store(location) for location in order.stores),
         skew=_skew(folder),
         written_at=time.time(),
@@ -101,10 +101,34 @@ def _folder(name: str, text: str) -> FolderSeen:
     return seen
 
 
-def _command(command: ProbeCommand) -> CommandSeen:
+def _commands(order: ProbeOrder, folder: Path) -> tuple[CommandSeen, ...]:
+    """Run the commands in a folder of their own: on the scratch, as experiments are, if it can be
+    written.
+    """
+    beside = next(
+        (os.path.expandvars(path) for name, path in order.folders if name == "scratch"), ""
+    )
+    writable = Path(beside).is_dir() and os.access(beside, os.W_OK | os.X_OK)
+    with tempfile.TemporaryDirectory(
+        prefix="hpcrunner-probe-", dir=beside if writable else folder
+    ) as own:
+        (Path(own) / "environment").touch(0o600)
+        return tuple(_command(command, Path(own)) for command in order.commands)
+
+
+def _words(argv: Sequence[str], own: Path) -> list[str]:
+    """The words of a container's exec line, filled in as an experiment's are."""
+    values = dict.fromkeys(("@ROOT@", "@WORKSPACE@", "@TMP@"), own)
+    values["@ENVIRONMENT@"] = own / "environment"
+    words = [str(values.get(word, os.path.expandvars(word))) for word in argv]
+    return [word for word in words if word != "@BINDS@"]
+
+
+def _command(command: ProbeCommand, own: Path) -> CommandSeen:
     try:
         process = subprocess.Popen(
-            command.argv,
+            _words(command.argv, own),
+            cwd=own,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,70 @@
+"""The stores that the requests of a site use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hpcrunner.doctor.finding import Finding, not_tried, of_error, ok
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.gateway.metadata_store import location_of
+from hpcrunner.request.location import Location
+from hpcrunner.request.model import Artifact, Request, Resources
+from hpcrunner.request.resolve import resolve_artifact
+from hpcrunner.sites.node_setup import store_rules
+from hpcrunner.sites.site import Site
+from hpcrunner.storage.reach import reach
+
+_OBJECT = "hpcrunner-doctor"  # need not be there
+_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_REGION",
+    "MINIO_ACCESS_KEY",
+    "MINIO_SECRET_KEY",
+)
+
+
+def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
+    """An address as an artifact would have it, with the environment's S3 keys as ``config.env``'s.
+
+    Raises RequestError.
+    """
+    plain = address.rstrip("/")
+    web = plain.startswith(("http://", "https://"))
+    artifact = Artifact(
+        tag="doctor", mutable=False, unpack=False, qualified=plain if web else f"{plain}/{_OBJECT}"
+    )
+    request = Request(
+        key=_OBJECT,
+        filename=None,
+        args=(),
+        artifacts=(artifact,),
+        resources=Resources(),
+        environment=tuple((name, environ[name]) for name in _CREDENTIALS if environ.get(name)),
+    )
+    rules = store_rules(site.model_copy(update={"allow_env_secrets": True}))
+    found = resolve_artifact(request, artifact, rules)
+    if found is None:  # images of registries, which no artifact of this tag is
+        raise AssertionError(address)
+    return found
+
+
+def judge_store(place: Location) -> Finding:
+    """Ask a store from here."""
+    try:
+        return ok("store", reach(place), str(place).removesuffix(f"/{_OBJECT}"))
+    except HpcrunnerError as error:
+        return of_error("store", error)
+
+
+def judge_stores(site: Site, places: Sequence[Location]) -> list[Finding]:
+    """The stores of the options, and the gateway's own."""
+    findings = [judge_store(place) for place in places]
+    if site.metadata_store is not None:
+        tls = store_rules(site).tls
+        findings.append(judge_store(location_of(site.metadata_store, _OBJECT, tls)))
+    if not findings:
+        why = "none is given: requests bring their own; say --store ADDRESS for one of theirs"
+        findings.append(not_tried("store", why))
+    return findings
