@@ -1,72 +1,55 @@
-"""A request's container image, and the words that run a payload in it."""
+"""The words that run a payload in a container, for Apptainer and Singularity alike. Pure."""
 
 from __future__ import annotations
 
-import re
+from hpcrunner.request.image import WHERE, ImageRefused
+from hpcrunner.sites.container import Container
+from hpcrunner.sites.spec import JobSpec
 
-from hpcrunner.errors import HpcrunnerError
-from hpcrunner.sites.parts import Container
+# Libraries and devices of the GPUs' maker; without GPUs the option would only warn.
+_GRAPHICS = {"nvidia": ("--nv",), "amd": ("--rocm",)}
+_ALONE = (
+    # Own files, processes and IPC, and none of the caller's variables ...
+    "--containall",
+    "--cleanenv",
+    # ... and neither the host's file systems nor the binds of the runtime's own settings.
+    "--no-mount",
+    "hostfs,bind-paths",
+    # /tmp and /var/tmp on the node's scratch; else they are a few megabytes of memory.
+    "--workdir",
+    "@TMP@",
+)
 
-# What Apptainer and Singularity pull themselves.
-_PULLED = ("docker", "oras", "library", "shub")
-_ALLOWED = "docker://, dockerhub://, oras://, library://, shub://, file:/// or an absolute path"
 
+def exec_words(container: Container, spec: JobSpec, *, run: bool = False) -> tuple[str, ...]:
+    """The words before the payload's own; with ``run`` the image's own program is the payload.
 
-class ImageRefused(HpcrunnerError):
-    """An image that this site cannot run."""
+    The job side fills in ``@ROOT@`` (the experiment's folder), ``@WORKSPACE@`` (the working
+    directory), ``@TMP@``, ``@ENVIRONMENT@`` (the file with the payload's variables), ``@BINDS@``
+    (more binds, any number of words) and ``@IMAGE@``, and ``$NAME`` in binds.
 
-    exit_code = 65  # EX_DATAERR
-
-
-def exec_words(container: Container, image: str, gpus: int) -> tuple[str, ...]:
-    """The words before the payload's own.
-
-    ``image`` is the ``qualified`` of the request's ``_singularity`` artifact. ``@ROOT@`` and
-    ``@WORKSPACE@`` stand for the experiment's folders, as PlannedExperiment.exec_words says.
-
-    ``--contain`` keeps the host's home, /tmp and devices out; ``--home`` binds the experiment's
-    folder at its own path and makes it HOME, for the home that ``--contain`` gives is a small
-    memory file system. Not ``--containall``: it implies ``--cleanenv``, and the environment that
-    the job side built must reach the payload. Raises ImageRefused.
+    ``--home`` binds the experiment's folder at its own path and makes it HOME, so that the user's
+    own never shows. The variables go by file, since argv is public; ``--no-eval`` takes them as
+    they are, where the runtime would have a shell expand them. Raises ImageRefused.
     """
     if container.runtime == "none":
         raise ImageRefused(
             "the request brings a container image and this site runs none",
-            where="artifact _singularity",
+            where=WHERE,
             remedy="set container.runtime in the site file",
         )
-    graphics = ("--nv",) if gpus else ()
+    binds = [word for bind in container.binds for word in ("--bind", bind)]
     return (
-        container.runtime,
-        "exec",
-        "--contain",
-        "--home",
-        "@ROOT@",
-        "--pwd",
-        "@WORKSPACE@",
-        *graphics,
+        container.program or container.runtime,
+        "--quiet",
+        "run" if run else "exec",
+        *(_ALONE if container.isolation else ()),
+        *(("--userns",) if container.userns else ()),
+        *("--no-eval", "--env-file", "@ENVIRONMENT@"),
+        *("--home", "@ROOT@", "--pwd", "@WORKSPACE@"),
+        *_GRAPHICS.get(spec.gpu_vendor, ()),
+        *binds,
+        "@BINDS@",
         *container.options,
-        image_word(image),
-    )
-
-
-def image_word(qualified: str) -> str:
-    """The image as the runtime knows it. StudioML's ``dockerhub://`` is Docker's own hub.
-
-    Raises ImageRefused for anything that is not clearly an image.
-    """
-    scheme, separator, rest = qualified.partition("://")
-    if not re.search(r"[\x00-\x20\x7f]", qualified):
-        if qualified.startswith("/"):
-            return qualified
-        if separator and scheme == "file" and rest.startswith("/"):
-            return rest
-        if separator and scheme == "dockerhub" and rest:
-            return f"docker://{rest}"
-        if separator and scheme in _PULLED and rest:
-            return qualified
-    raise ImageRefused(
-        f"not a container image: {qualified[:200]!r}",
-        where="artifact _singularity",
-        remedy=f"allowed: {_ALLOWED}",
+        "@IMAGE@",
     )

@@ -13,6 +13,7 @@ from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.plan_experiment import plan_experiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.resolve import USUAL, StoreRules
+from hpcrunner.request.stores import CONTAINER
 from hpcrunner.sites.node_setup import store_rules
 from hpcrunner.sites.placement import place
 from hpcrunner.sites.rules import Rule, rule_for
@@ -114,8 +115,8 @@ def admit_request(request: Request, site: Site, now: float, rule: Rule | None = 
         lifetime=request.lifetime,
         rule=rule,
     )
-    image = request.artifact("_singularity")
-    words = exec_words(site.container, image.qualified, spec.gpus) if image else ()
+    image = request.artifact(CONTAINER)
+    words = exec_words(site.container, spec, run=request.filename is None) if image else ()
     admission = Admission(request, spec, words, store_rules(site))
     # Addresses are resolved now, so that a bad one is set aside here and not at dispatch.
     admission.planned(experiment="", attempt=1)

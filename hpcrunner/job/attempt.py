@@ -17,6 +17,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job import artifacts, claim, limits
 from hpcrunner.job.build import last_lines
 from hpcrunner.job.clientrecord import ClientRecord, client_record, tell_client
+from hpcrunner.job.container import Container, as_signal, failure_of, open_container
 from hpcrunner.job.diskwatch import DiskWatch
 from hpcrunner.job.ending import (
     Ending,
@@ -37,7 +38,7 @@ from hpcrunner.job.metadata import METADATA, Metadata
 from hpcrunner.job.metadatafiles import MetadataFiles, accession_of
 from hpcrunner.job.output import Tee
 from hpcrunner.job.parallel import in_parallel
-from hpcrunner.job.payload import payload_environment, payload_words
+from hpcrunner.job.payload import PythonHome, payload_environment, payload_words
 from hpcrunner.job.process import PayloadProcess, own_start
 from hpcrunner.job.recordfile import make_way, read_record, write_record
 from hpcrunner.job.results import save_results
@@ -140,6 +141,7 @@ class _Attempt:
     fence: Fence
     client: ClientRecord | None
     workspace: Workspace | None = None
+    container: Container | None = None
     metadata: Metadata | None = None
     upload: Upload | None = None
     saver: Saver | None = None
@@ -229,6 +231,10 @@ class _Attempt:
             for source in self._sources(workspace):
                 if (stop := _elsewhere(source)) is not None:
                     raise StopAsked(stop)
+            if experiment.gpus:
+                from hpcrunner.job.gpucheck import check_gpus
+
+                check_gpus(experiment, self.environ, plan.setup.gpu_check, os.uname().nodename)
             upload = artifacts.uploader(experiment, workspace, singles, events)
             files = self._metadata_files(workspace)
             self.upload = self.fence.guards(
@@ -248,15 +254,33 @@ class _Attempt:
             singles.update(artifacts.fetch_all(experiment, workspace, events, cache))
             crashpoint("job.fetched")
             events.note("environment")
-            python = prepare_python(experiment, plan.setup, workspace, self.environ, events)
+            self.container = open_container(experiment, plan.setup, workspace, self.environ)
+            python = prepare_python(
+                experiment, plan.setup, workspace, self.environ, events, self.container
+            )
             crashpoint("job.environment_ready")
-            words = payload_words(experiment, python.python, workspace)
-            environment, refused = payload_environment(experiment, workspace, python, self.environ)
-            for name in refused:
-                events.tell("left_out", f"config.env may not set {name}: left as the job has it")
+            words, environment = self._command(workspace, python)
             if self.client is not None:
                 _elsewhere(self.client.start)
         return workspace, words, environment
+
+    def _command(
+        self, workspace: Workspace, python: PythonHome
+    ) -> tuple[Sequence[str], Mapping[str, str]]:
+        """What is executed, and with which environment."""
+        experiment, events, container = self.experiment, self.events, self.container
+        words = payload_words(experiment, python.python, workspace)
+        if container is None:
+            environment, refused = payload_environment(experiment, workspace, python, self.environ)
+        else:
+            environment, refused = payload_environment(
+                experiment, workspace, PythonHome(python.python), container.passed, container.tmp
+            )
+        for name in refused:
+            events.tell("left_out", f"config.env may not set {name}: left as the job has it")
+        if container is None:
+            return words, environment
+        return container.start(words, environment, python, events)
 
     def _run_payload(
         self, workspace: Workspace, words: Sequence[str], environment: Mapping[str, str]
@@ -269,7 +293,9 @@ class _Attempt:
         # From here on the last run's output is changed.
         self.tee = tee = Tee(workspace.output, metadata.scraper.feed if metadata else None)
         metrics = metrics_of(self.experiment, workspace, self.environ)
-        process = PayloadProcess(words, environment, workspace.cwd)
+        process = PayloadProcess(
+            words, environment, workspace.cwd, contained=self.container is not None
+        )
         watch = StopWatch([*self._sources(workspace), *self._disk_watch(workspace)], stopper.ask)
         crashpoint("job.payload_started")
         try:
@@ -311,6 +337,12 @@ class _Attempt:
         code = process.poll()
         if code is None:  # stuck in the kernel: as good as killed
             code = -signal.SIGKILL
+        if self.container is not None:
+            self.container.close()
+            code = as_signal(code)
+            failed = failure_of(code, tee.tail.last()) if stop is None else None
+            if failed is not None:
+                return failed
         return with_memory(ending_of(code, stop), self.memory.says())
 
     def _metadata_files(self, workspace: Workspace) -> MetadataFiles:

@@ -27,6 +27,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.job.allocation import allocation_of
 from hpcrunner.job.build import build, builder_environment, installer_settings
 from hpcrunner.job.cache import USED, start_sweep
+from hpcrunner.job.container import Container
 from hpcrunner.job.events import Events
 from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.job.limits import duration
@@ -51,12 +52,13 @@ def prepare_python(
     workspace: Workspace,
     environ: Mapping[str, str],
     events: Events,
+    container: Container | None = None,
 ) -> PythonHome:
     """The Python to run the payload with; the build's log and lists go to the runner's folder.
 
     Raises EnvironmentFailed, NodeFolderError and OSError.
     """
-    if experiment.exec_words:
+    if container is not None:
         return PythonHome(CONTAINER_PYTHON)  # the image brings its own
     path = choose_interpreter(experiment.python_version, setup.interpreters, environ)
     own_client = studioml_of(workspace.cwd)
@@ -69,7 +71,7 @@ def prepare_python(
             where=f"interpreter {path}",
             remedy="mend 'interpreters' in the site file, or the PATH of the jobs",
         )
-    gpus = allocation_of(environ, experiment.cpus, experiment.gpus).has_gpus
+    gpus = allocation_of(environ, experiment.cpus, experiment.gpus, experiment.gpu_vendor).has_gpus
     phases = (
         groom(experiment.python_packages, interpreter.version, gpus=gpus, studioml=own_client),
         groom(experiment.pip, interpreter.version, gpus=gpus),

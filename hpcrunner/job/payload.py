@@ -46,25 +46,24 @@ class PythonHome:
 def payload_words(
     experiment: PlannedExperiment, python: str, workspace: Workspace
 ) -> tuple[str, ...]:
-    """The words to execute; no shell reads them.
+    """The words to execute, in a container after those of its exec line; no shell reads them.
 
-    Raises PayloadNotStarted where the file is not in the workspace or nothing is to be run.
+    Without a file they are the arguments of the image's own program. Raises PayloadNotStarted
+    where the file is not in the workspace or nothing is to be run.
     """
-    folders = {"@ROOT@": str(workspace.root), "@WORKSPACE@": str(workspace.cwd)}
-    words = tuple(_substitute(word, folders) for word in experiment.exec_words)
     name = experiment.filename
     if name is None:
-        if not words:
+        if not experiment.exec_words:
             raise PayloadNotStarted(
                 "names neither a file nor a container",
                 where="request",
                 remedy="set experiment.filename",
             )
-        return words
+        return experiment.args
     if name == MODULE:
         if not experiment.args:
             raise PayloadNotStarted("'-m' without a module", where="request")
-        return (*words, python, MODULE, *experiment.args)
+        return (python, MODULE, *experiment.args)
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise PayloadNotStarted(
@@ -80,7 +79,7 @@ def payload_words(
         )
     # A leading dash would be an option of the interpreter.
     script = f"./{name}" if name.startswith("-") else name
-    return (*words, python, script, *experiment.args)
+    return (python, script, *experiment.args)
 
 
 def payload_environment(
@@ -88,12 +87,14 @@ def payload_environment(
     workspace: Workspace,
     python: PythonHome,
     job: Mapping[str, str],
+    tmp: str = "",
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The payload's environment, and the names of ``config.env`` that were left out.
 
-    The job's own environment goes through as it is; ``config.env`` is laid over it with
-    ``%NAME%`` standing for the job's non-empty value of NAME; what is ours comes last, with the
-    variables of the allocation among it.
+    The job's own environment goes through as it is; of a payload in a container only what is to
+    be seen inside is given here, and the ``tmp`` that it has there. ``config.env`` is laid over
+    it with ``%NAME%`` standing for the job's non-empty value of NAME; what is ours comes last,
+    with the variables of the allocation among it.
     """
     result = dict(job)
     refused = []
@@ -108,7 +109,7 @@ def payload_environment(
         STUDIOML_HOME=str(workspace.home),
         STUDIOML_ATTEMPT=str(experiment.attempt),
         STUDIOML_RESTARTS=str(restart_count(job)),
-        TMPDIR=str(workspace.container_tmp if experiment.exec_words else workspace.tmp),
+        TMPDIR=tmp or str(workspace.tmp),
     )
     result.pop(CRASH, None)
     # The client library prefers this mapping to the folders; one from outside is not ours.
@@ -118,7 +119,9 @@ def payload_environment(
         result.pop("PYTHONHOME", None)
         result["VIRTUAL_ENV"] = python.venv
         result["PATH"] = f"{python.venv}/bin{os.pathsep}{result.get('PATH') or os.defpath}"
-    fixed, usual = allocation_variables(allocation_of(job, experiment.cpus, experiment.gpus))
+    fixed, usual = allocation_variables(
+        allocation_of(job, experiment.cpus, experiment.gpus, experiment.gpu_vendor)
+    )
     return {**usual, **result, **fixed}, tuple(refused)
 
 
@@ -133,7 +136,3 @@ def expanded(
         (name, _PERCENT_NAME.sub(lambda m: job.get(m[1]) or m[0], value))
         for name, value in environment
     )
-
-
-def _substitute(word: str, folders: Mapping[str, str]) -> str:
-    return re.sub(r"@(?:ROOT|WORKSPACE)@", lambda match: folders[match[0]], word)

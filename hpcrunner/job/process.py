@@ -25,6 +25,10 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 KILL_PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
+# What holds an image's file system up while a container runs; names are cut after 15 bytes.
+_MOUNTERS = frozenset(
+    {b"squashfuse", b"squashfuse_ll", b"fuse2fs", b"fuse-overlayfs", b"gocryptfs", b"appinit"}
+)
 # A moment of the monotonic clock. It is asked again and again: a signal can bring it nearer.
 Until = Callable[[], float]
 
@@ -36,8 +40,18 @@ class PayloadProcess:
     payload's own status away.
     """
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
-        """Start it. Raises PayloadNotStarted where the system refuses."""
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        contained: bool = False,
+    ) -> None:
+        """Start it. Raises PayloadNotStarted where the system refuses.
+
+        ``contained``: the words are a container runtime's, and the payload is below it.
+        """
+        self._contained = contained
         prctl = _prctl()
         prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         us = os.getpid()
@@ -116,7 +130,10 @@ class PayloadProcess:
         return self._gone_after(signal.SIGTERM, until) or self._killed()
 
     def _gone_after(self, signum: int, until: Until) -> bool:
-        _signal(descendants(os.getpid()), signum)
+        all_of_it = descendants(os.getpid())
+        if self._contained and signum != signal.SIGKILL:
+            all_of_it = payloads_own(all_of_it, self._popen.pid)
+        _signal(all_of_it, signum)
         return self._gone(until)
 
     def _killed(self) -> bool:
@@ -181,6 +198,38 @@ def descendants(of: int) -> list[int]:
         todo += below
         found += [pid for pid in below if pid not in zombies]
     return found
+
+
+def payloads_own(pids: Sequence[int], runtime: int) -> list[int]:
+    """Those processes below a container's runtime that are the payload's.
+
+    The runtime passes signals on to the payload's first process, which would get them twice, and
+    what mounts the image for it must outlive the payload. The payload is known by its own PID
+    namespace, in which process 1 is the runtime's; without one, by what it is not.
+    """
+    inside = [pid for pid in pids if (number := _number_inside(pid)) is not None and number != 1]
+    if inside:
+        return inside
+    return [pid for pid in pids if pid != runtime and _name(pid) not in _MOUNTERS] or [runtime]
+
+
+def _number_inside(pid: int) -> int | None:
+    """The number of a process in a PID namespace below ours; None where it is in ours."""
+    numbers = _status(pid, b"NSpid:").split()
+    return int(numbers[-1]) if len(numbers) > len(_status("self", b"NSpid:").split()) else None
+
+
+def _name(pid: int) -> bytes:
+    return _status(pid, b"Name:").strip()
+
+
+def _status(pid: int | str, field: bytes) -> bytes:
+    """A line of proc(5)'s status; empty once the process has ended."""
+    try:
+        lines = Path(_PROC, str(pid), "status").read_bytes().splitlines()
+    except OSError:
+        return b""
+    return next((line[len(field) :] for line in lines if line.startswith(field)), b"")
 
 
 def _signal(pids: Sequence[int], signum: int) -> None:

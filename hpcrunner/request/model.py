@@ -119,6 +119,7 @@ class Request:
     owner: str = ""
     project: str = ""
     retries: RetryWish = RetryWish()
+    pythonenv: str = ""
     slack_destination: str = ""
     document: str = field(default="{}", repr=False)
 

@@ -99,6 +99,7 @@ def _request(experiment: Member, config: Member) -> Request:
         owner=experiment.get("owner").line(),
         project=_label(experiment.get("project")),
         retries=_retries(config.get("runner").get("retries")),
+        pythonenv=_pythonenv(config.get("runner").get("pythonenv")),
         slack_destination=_destination(config.get("runner").get("slack_destination")),
         document=json.dumps(experiment.value, separators=(",", ":")),
     )
@@ -154,6 +155,14 @@ def _retries(member: Member) -> RetryWish:
         None if infrastructure is None else int(infrastructure),
         None if payload is None else int(payload),
     )
+
+
+def _pythonenv(member: Member) -> str:
+    """``config.runner.pythonenv``, our own member: what becomes of ``pythonenv`` in a container."""
+    wish = member.line()
+    if wish not in ("", "image", "install"):
+        raise member.error("neither image nor install", remedy="send one of these, or neither")
+    return wish
 
 
 def _destination(member: Member) -> str:

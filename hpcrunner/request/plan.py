@@ -77,12 +77,13 @@ class PlannedExperiment:
 
     ``name`` is safe as a folder name and becomes STUDIOML_EXPERIMENT. ``expires_at`` is epoch
     seconds. ``disk_budget`` is bytes, 0 for none. ``exec_words`` go before the payload's own
-    words (a container's exec line), with ``@ROOT@`` and ``@WORKSPACE@`` standing for the
-    experiment's folders on the node. ``record`` is the client's database record, if it has one
-    that the job side can write; ``document`` is its first content (JSON text). ``retries`` tells
-    which failures are followed by another attempt. ``metrics_interval`` is in seconds. ``image``
-    is the container's, None for a payload that runs without one. ``wheels`` is a folder with all
-    that ``python_packages`` and ``pip`` need, "" where the node asks an index.
+    words (a container's exec line, see batch/container.py for what is filled in on the node);
+    ``pythonenv`` is the request's wish for its Python in there, "" for the site's. ``record`` is
+    the client's database record, if it has one that the job side can write; ``document`` is its
+    first content (JSON text). ``retries`` tells which failures are followed by another attempt.
+    ``metrics_interval`` is in seconds. ``image`` is the container's, None for a payload that runs
+    without one. ``wheels`` is a folder with all that ``python_packages`` and ``pip`` need, ""
+    where the node asks an index.
     """
 
     id: str
@@ -111,6 +112,20 @@ class PlannedExperiment:
     metrics_interval: float = 60.0
     image: PlannedImage | None = None
     wheels: str = ""
+    pythonenv: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSetup:
+    """What the site says about payloads in containers, beyond the words of their exec line.
+
+    ``isolation`` as in the site file. ``environment`` are names of the job's variables that are
+    seen inside. ``pythonenv`` is ``image`` or ``install``, where the request does not say.
+    """
+
+    isolation: bool = True
+    environment: tuple[str, ...] = ()
+    pythonenv: str = "image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +164,7 @@ class NodeSetup:
     schema_logs: bool = True
     gpu_check: str = "full"
     images: ImageSetup = NO_IMAGES
+    container: ContainerSetup = ContainerSetup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +252,13 @@ def _setup(raw: Mapping[str, Any]) -> NodeSetup:
             **raw,
             "interpreters": tuple((k, v) for k, v in raw["interpreters"]),
             "images": image_setup_from(raw.get("images")),
+            "container": _container(raw.get("container", {})),
         }
     )
+
+
+def _container(raw: Mapping[str, Any]) -> ContainerSetup:
+    return ContainerSetup(**{**raw, "environment": tuple(raw.get("environment", ()))})
 
 
 def _image(raw: Mapping[str, Any] | None) -> PlannedImage | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpcrunner.request.errors import RequestError
 from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
+from hpcrunner.request.image import PlannedImage, parse_image
 from hpcrunner.request.model import Request
 from hpcrunner.request.naming import experiment_name
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
@@ -30,9 +31,10 @@ def plan_experiment(
     ``exec_words``), and so are artifacts without an address. Raises RequestError where an
     address cannot be used, or the code has none.
     """
-    artifacts = []
+    artifacts, image = [], None
     for artifact in request.artifacts:
         if artifact.tag == CONTAINER:
+            image = PlannedImage(parse_image(artifact.qualified).text)
             continue
         location = resolve_artifact(request, artifact, rules)
         if location is not None:
@@ -69,6 +71,8 @@ def plan_experiment(
         save_interval=SAVE_INTERVAL if request.save_interval is None else request.save_interval,
         cpus=request.resources.cpus,
         exec_words=exec_words,
+        image=image,
+        pythonenv=request.pythonenv,
         record=resolve_record(request, rules),
         document=request.document,
         retries=retries,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from hpcrunner.request.location import TlsFiles
-from hpcrunner.request.plan import NodeSetup
+from hpcrunner.request.plan import ContainerSetup, NodeSetup
 from hpcrunner.request.resolve import StoreRules
 from hpcrunner.sites.site import Site
+
+# These name the host's files, wherever they are set.
+_THE_HOSTS = frozenset(
+    {"PATH", "HOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "PYTHONPATH", "TMPDIR"}
+)
 
 
 def node_setup(site: Site, time_limit: int) -> NodeSetup:
@@ -26,7 +31,15 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         generate_metadata=site.generate_metadata,
         schema_logs=site.schema_logs,
         gpu_check=site.gpus.check,
+        container=container_setup(site),
     )
+
+
+def container_setup(site: Site) -> ContainerSetup:
+    """What the plan says about payloads in containers."""
+    container = site.container
+    names = {*site.environment, *container.environment} - _THE_HOSTS
+    return ContainerSetup(container.isolation, tuple(sorted(names)), container.pythonenv)
 
 
 def store_rules(site: Site) -> StoreRules:

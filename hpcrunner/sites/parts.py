@@ -31,7 +31,6 @@ from hpcrunner.sites.values import (
     SlurmName,
     SubmitRate,
     Switch,
-    Text,
     TimeLimit,
 )
 
@@ -236,20 +235,6 @@ class S3(Part):
         default=None,
         description="PEM file of its private key, readable for you alone.",
         examples=["~/certs/me.key"],
-    )
-
-
-class Container(Part):
-    """How a request's ``_singularity`` image is run."""
-
-    runtime: Literal["none", "apptainer", "singularity"] = Field(
-        default="none",
-        description="Program that runs images; `none` rejects requests that bring one.",
-    )
-    options: tuple[Text, ...] = Field(
-        default=(),
-        description="More words for its `exec`, before the image.",
-        examples=["--bind", "/data"],
     )
 
 

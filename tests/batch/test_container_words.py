@@ -1,64 +1,59 @@
-"""The container's exec line, and which images a message may name."""
+"""The container's exec line."""
 
 import pytest
 
-from hpcrunner.batch.container import ImageRefused, exec_words, image_word
-from hpcrunner.sites.parts import Container
+from hpcrunner.batch.container import exec_words
+from hpcrunner.request.image import ImageRefused
+from hpcrunner.sites.container import Container
+from hpcrunner.sites.spec import JobSpec
 
 
-@pytest.mark.parametrize(
-    ("qualified", "word"),
-    [
-        ("docker://ubuntu:22.04", "docker://ubuntu:22.04"),
-        ("dockerhub://tensorflow/tensorflow:2.1", "docker://tensorflow/tensorflow:2.1"),
-        ("shub://owner/image:tag", "shub://owner/image:tag"),
-        ("library://owner/collection/image", "library://owner/collection/image"),
-        ("oras://registry/image@sha256:0", "oras://registry/image@sha256:0"),
-        ("/images/a.sif", "/images/a.sif"),
-        ("file:///images/a.sif", "/images/a.sif"),
-    ],
-)
-def test_an_image_is_named_as_the_runtime_knows_it(qualified: str, word: str) -> None:
-    assert image_word(qualified) == word
+def words(*, run: bool = False, vendor: str = "", **keys: object) -> tuple[str, ...]:
+    container = Container(**{"runtime": "apptainer", **keys})
+    return exec_words(container, JobSpec(gpu_vendor=vendor), run=run)
 
 
-@pytest.mark.parametrize(
-    "qualified",
-    [
-        "",
-        "ubuntu",
-        "images/a.sif",
-        "../a.sif",
-        "--fakeroot",
-        "docker://",
-        "dockerhub://",
-        "file://host/a.sif",
-        "instance://mine",
-        "docker-daemon://x",
-        "http://host/a.sif",
-        "s3://bucket/a.sif",
-        "docker://a b",
-        "/a\nb",
-        "/a\0b",
-    ],
-)
-def test_anything_else_is_refused_with_what_is_allowed(qualified: str) -> None:
-    with pytest.raises(ImageRefused, match="allowed: docker://, dockerhub://") as caught:
-        image_word(qualified)
-    assert "\n" not in caught.value.line()
+ALONE = (*("--containall", "--cleanenv", "--no-mount", "hostfs,bind-paths", "--workdir", "@TMP@"),)
+OURS = (*("--no-eval", "--env-file", "@ENVIRONMENT@", "--home", "@ROOT@", "--pwd", "@WORKSPACE@"),)
 
 
-def test_the_payload_runs_in_its_folders_with_gpus_only_if_it_has_some() -> None:
-    container = Container(runtime="apptainer", options=("--bind", "/data"))
-    words = exec_words(container, "docker://a", 0)
-    assert words == (
-        *("apptainer", "exec", "--contain", "--home", "@ROOT@", "--pwd", "@WORKSPACE@"),
-        *("--bind", "/data", "docker://a"),
+def test_a_payload_sees_its_own_folders_and_variables_alone() -> None:
+    assert words() == ("apptainer", "--quiet", "exec", *ALONE, *OURS, "@BINDS@", "@IMAGE@")
+
+
+def test_the_sites_words_stand_before_the_image() -> None:
+    line = words(
+        program="/opt/apptainer/bin/apptainer",
+        isolation=False,
+        userns=True,
+        binds=("/datasets:/datasets:ro", "$SCRATCH"),
+        options=("--unsquash",),
     )
-    assert "--nv" in exec_words(container, "docker://a", 2)
-    assert exec_words(Container(runtime="singularity"), "/a.sif", 0)[0] == "singularity"
+    assert line == (
+        *("/opt/apptainer/bin/apptainer", "--quiet", "exec", "--userns", *OURS),
+        *("--bind", "/datasets:/datasets:ro", "--bind", "$SCRATCH"),
+        *("@BINDS@", "--unsquash", "@IMAGE@"),
+    )
+
+
+def test_both_runtimes_get_the_same_words() -> None:
+    assert words(runtime="singularity")[1:] == words()[1:]
+    assert words(runtime="singularity")[0] == "singularity"
+
+
+@pytest.mark.parametrize(("vendor", "option"), [("nvidia", "--nv"), ("amd", "--rocm"), ("", None)])
+def test_graphics_libraries_go_in_with_gpus_of_their_maker_only(
+    vendor: str, option: str | None
+) -> None:
+    assert [word for word in words(vendor=vendor) if word in ("--nv", "--rocm")] == (
+        [option] if option else []
+    )
+
+
+def test_without_a_script_the_images_own_program_runs() -> None:
+    assert words(run=True)[2] == "run"
 
 
 def test_a_site_without_containers_says_so() -> None:
     with pytest.raises(ImageRefused, match=r"this site runs none; set container\.runtime"):
-        exec_words(Container(), "docker://a", 0)
+        words(runtime="none")

@@ -379,19 +379,6 @@ def test_a_filename_that_cannot_run_is_named_on_one_line(node: Node, name: str) 
     assert "filename" in record.text
 
 
-@pytest.mark.parametrize("word", ["/nowhere/apptainer", "a\0b"])
-def test_a_runtime_that_is_not_there_is_named(node: Node, word: str) -> None:
-    record = node.run(replace(node.script(TRAIN), exec_words=(word, "exec")))
-    assert record.reason is Reason.PAYLOAD_NOT_STARTED
-    assert record.payload_started_at is None
-
-
-def test_a_containers_words_stand_before_the_payloads(node: Node) -> None:
-    words = ("env", "WHERE=@WORKSPACE@")
-    script = "import os; print(os.environ['WHERE'] == os.getcwd())"
-    assert node.run(replace(node.script(script), exec_words=words)).last_lines == ("True",)
-
-
 def test_an_unknown_python_version_names_those_there_are(node: Node) -> None:
     record = node.run(replace(node.script(TRAIN), python_version="3.2"))
     assert record.reason is Reason.ENVIRONMENT_FAILED

@@ -64,14 +64,9 @@ def test_a_module_is_run_by_its_name(workspace: Workspace) -> None:
         payload_words(experiment(filename="-m"), "/py", workspace)
 
 
-def test_a_containers_words_go_first_with_the_nodes_folders(workspace: Workspace) -> None:
-    exec_words = ("apptainer", "exec", "--bind=@ROOT@:@ROOT@", "--pwd", "@WORKSPACE@", "i.sif")
-    words = payload_words(experiment(exec_words=exec_words), "python3", workspace)
-    root = workspace.root
-    assert words[2:5] == (f"--bind={root}:{root}", "--pwd", str(workspace.cwd))
-    assert words[6:] == ("python3", "train.py")
-    alone = payload_words(experiment(exec_words=exec_words, filename=None), "python3", workspace)
-    assert alone == words[:6]
+def test_without_a_file_the_images_own_program_gets_the_arguments(workspace: Workspace) -> None:
+    alone = experiment(exec_words=("apptainer", "run"), filename=None, args=("a b", "$x"))
+    assert payload_words(alone, "python3", workspace) == ("a b", "$x")
     with pytest.raises(PayloadNotStarted):
         payload_words(experiment(filename=None), "/py", workspace)
 
@@ -141,12 +136,6 @@ def test_a_virtual_environment_goes_before_the_jobs_path(workspace: Workspace) -
     assert result["VIRTUAL_ENV"] == "/v"
     assert "PYTHONHOME" not in result
     assert "VIRTUAL_ENV" not in environment(workspace, job)
-
-
-def test_a_container_has_its_temporary_folder_inside_the_root_it_sees(workspace: Workspace) -> None:
-    assert environment(workspace, {})["TMPDIR"] == str(workspace.home / "tmp")
-    inside = environment(workspace, {}, exec_words=("apptainer", "exec", "i.sif"))["TMPDIR"]
-    assert inside == str(workspace.root / "_runner" / "tmp")
 
 
 def test_thread_counts_follow_the_allocation_unless_somebody_set_them(

@@ -119,9 +119,9 @@ def test_an_unknown_key_inside_a_list_names_the_keys_of_that_list(problems: Prob
             "name, max_time, max_cpus, max_memory, gpus, gpus_only, account, qos, directives",
         ),
         (
-            "container: apptainer",
-            "container (line 1): got 'apptainer'; "
-            "allowed: a mapping with the keys runtime, options",
+            "polling: fast",
+            "polling (line 1): got 'fast'; "
+            "allowed: a mapping with the keys floor, ceiling",
         ),
         (
             "modules: cuda",

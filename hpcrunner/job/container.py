@@ -1,0 +1,299 @@
+"""A payload's container: its exec line filled in, its variables in a file, its failures told apart.
+
+The words come from batch/container.py. What goes in of the job's environment are the scheduler's
+variables, the devices, and those that the site names; the host's PATH, home and libraries mean
+nothing inside. The variables travel in a private file of shell assignments, which the runtime
+evaluates itself: every value stands in single quotes, so that nothing in it is evaluated.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.job.ending import Ending
+from hpcrunner.job.events import Events
+from hpcrunner.job.payload import PayloadNotStarted, PythonHome
+from hpcrunner.job.workspace import Workspace
+from hpcrunner.nodefolders import NodeFolderError
+from hpcrunner.request.image import PlannedImage
+from hpcrunner.request.plan import ContainerSetup, NodeSetup, PlannedExperiment
+from hpcrunner.request.reasons import Reason
+
+# Of the job's variables, the scheduler's own and the devices.
+_PASSED = re.compile(
+    r"(SLURM|SLURMD|PMI|PMIX|SGE|STUDIOML)_.*|(JOB|TASK)_ID|SGE_TASK_ID|NSLOTS"
+    r"|(CUDA|NVIDIA|ROCR|HIP|ZE)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK"
+    r"|CUDA_DEVICE_ORDER|(OMP|MKL|OPENBLAS|GOTO)_NUM_THREADS"
+)
+# The runtime would take these for orders to itself.
+_RUNTIMES_OWN = re.compile(r"(APPTAINER|SINGULARITY).*")
+# Of these the runtime, or the shell by which it reads the file, has values of its own.
+_NOT_BY_FILE = frozenset(
+    {"HOME", "PWD", "OLDPWD", "UID", "EUID", "GID", "PPID", "IFS", "OPTIND", "PREPEND_PATH"}
+    | {"APPEND_PATH"}
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+# A colon or a comma in a path would be read as the end of it.
+_UNBINDABLE = re.compile(r'[:,"\\\x00-\x1f\x7f]')
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_HOST_PATH = "%PATH%"
+
+_FATAL = re.compile(r"FATAL:\s+(.*)")
+_USAGE = re.compile(r"Run '(?:apptainer|singularity) --help'")
+_NO_PROGRAM = re.compile(r'"([^"]*)": executable file not found|exec .* failed: .* no such file')
+_BAD_IMAGE = re.compile(
+    r"image format not recognized|unknown image format|not a valid SIF|no .*partition found"
+    r"|trying to read the squashfs image|while loading SIF|architecture .* could not run"
+    r"|exec format error|image is empty"
+)
+
+
+class ContainerFailed(HpcrunnerError):
+    """This node cannot run containers as the site file says."""
+
+    exit_code = 69  # EX_UNAVAILABLE
+    reason = Reason.CONTAINER_FAILED
+
+
+class ImageNotThere(HpcrunnerError):
+    """The image file that a request names is not on this node."""
+
+    exit_code = 66  # EX_NOINPUT
+    reason = Reason.ARTIFACT_NOT_FOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The container of one attempt. ``identity`` changes with the image's content."""
+
+    words: tuple[str, ...]
+    image: str
+    identity: str
+    setup: ContainerSetup
+    workspace: Workspace
+    environ: Mapping[str, str]
+
+    @property
+    def passed(self) -> dict[str, str]:
+        """What of the job's environment is seen inside."""
+        names = set(self.setup.environment)
+        return {
+            name: value
+            for name, value in self.environ.items()
+            if _PASSED.fullmatch(name) or name in names
+        }
+
+    @property
+    def tmp(self) -> str:
+        """TMPDIR inside: short, since paths of sockets must be."""
+        return "/tmp" if self.setup.isolation else str(self.workspace.container_tmp)  # noqa: S108
+
+    @property
+    def runtimes_environment(self) -> dict[str, str]:
+        """The environment of the runtime itself, without orders that were meant for others."""
+        kept = {k: v for k, v in self.environ.items() if not _RUNTIMES_OWN.fullmatch(k)}
+        return {**kept, "TMPDIR": str(self.workspace.tmp)}
+
+    def line(
+        self, environment: Path, binds: Sequence[str] = (), cwd: Path | None = None
+    ) -> list[str]:
+        """The exec line up to the payload's own words, with the variables of that file."""
+        folders = {
+            "@ROOT@": str(self.workspace.root),
+            "@WORKSPACE@": str(cwd or self.workspace.cwd),
+            "@TMP@": str(self.workspace.runner),
+            "@ENVIRONMENT@": str(environment),
+            "@IMAGE@": self.image,
+        }
+        line: list[str] = []
+        for word in self.words:
+            if word == "@BINDS@":
+                line += [part for bind in binds for part in ("--bind", bind)]
+            elif line and line[-1] == "--bind":
+                line.append(self._bind(word))
+            else:
+                line.append(re.sub("@[A-Z]+@", lambda m: folders.get(m[0], m[0]), word))
+        return line
+
+    def start(
+        self, command: Sequence[str], inside: Mapping[str, str], python: PythonHome, events: Events
+    ) -> tuple[list[str], dict[str, str]]:
+        """Words and environment to start the payload with; its variables are in the file now.
+
+        Raises PayloadNotStarted for a variable that no file can hold, NodeFolderError and OSError.
+        """
+        variables, left_out = inside_variables(inside, python.venv)
+        for name in left_out:
+            events.tell("left_out", f"config.env may not set {name} in a container: left as it is")
+        write_variables(self.file, variables)
+        binds = [f"{bindable(python.venv)}:{python.venv}:ro"] if python.venv else []
+        return [*self.line(self.file, binds), *command], self.runtimes_environment
+
+    @property
+    def file(self) -> Path:
+        """Where the payload's variables lie while it runs."""
+        return self.workspace.runner / "variables"
+
+    def close(self) -> None:
+        """Take the payload's variables off the disk."""
+        self.file.unlink(missing_ok=True)
+
+    def _bind(self, bind: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            found = self.environ.get(name, "")
+            if (not found.startswith("/") and match.start() == 0) or _UNBINDABLE.search(found):
+                raise NodeFolderError(
+                    f"${name} is not a path that can be bound on this node",
+                    where=f"container.binds {bind}",
+                    remedy="name a folder that exists on the nodes",
+                )
+            return found
+
+        return _VARIABLE.sub(value, bind)
+
+
+def open_container(
+    experiment: PlannedExperiment,
+    setup: NodeSetup,
+    workspace: Workspace,
+    environ: Mapping[str, str],
+) -> Container | None:
+    """The container of an experiment, None where it runs without one.
+
+    Raises ContainerFailed where the node has no such runtime, ImageNotThere, NodeFolderError.
+    """
+    if not experiment.exec_words:
+        return None
+    program = experiment.exec_words[0]
+    if shutil.which(program, path=environ.get("PATH")) is None:
+        raise ContainerFailed(
+            "is not on this node",
+            where=f"container runtime {program}",
+            remedy="load its module ('modules'), or name it as container.program in the site file",
+        )
+    bindable(str(workspace.root))
+    image = image_word(experiment.image)
+    return Container(
+        experiment.exec_words,
+        image,
+        identity_of(experiment.image, image),
+        setup.container,
+        workspace,
+        environ,
+    )
+
+
+def image_word(image: PlannedImage | None) -> str:
+    """The image as the exec line names it. Raises ImageNotThere."""
+    word = "" if image is None else image.path or image.reference
+    if word.startswith("/") and not os.path.exists(word):  # noqa: PTH110
+        raise ImageNotThere(
+            "is not on this node, or may not be read by this user",
+            where=f"container image {word}",
+            remedy="name a file that all nodes see",
+        )
+    return word
+
+
+def identity_of(image: PlannedImage | None, word: str) -> str:
+    """What changes when the image does: its digest where one is known, else the file's marks."""
+    if image is not None and image.digest:
+        return image.digest
+    if not word.startswith("/"):
+        return word
+    found = os.stat(word)  # noqa: PTH116
+    return f"{os.path.realpath(word)}:{found.st_size}:{found.st_mtime_ns}"
+
+
+def inside_variables(
+    inside: Mapping[str, str], venv: str = ""
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The variables for the file, and the names that cannot be set in it.
+
+    PATH is the image's own. A PATH with ``%PATH%`` in it adds to that on either side; the virtual
+    environment's programs come first.
+    """
+    variables, left_out = {}, []
+    for name, value in inside.items():
+        if not _NAME.fullmatch(name) or name in _NOT_BY_FILE or _RUNTIMES_OWN.fullmatch(name):
+            left_out.append(name)
+        elif name != "PATH":
+            variables[name] = value
+    path, first = inside.get("PATH", ""), [f"{venv}/bin"] if venv else []
+    if venv:
+        variables["VIRTUAL_ENV"] = venv
+    before, mark, after = path.partition(_HOST_PATH)
+    if path and not mark:
+        variables["PATH"] = ":".join([*first, path])
+    else:
+        front, back = ":".join(filter(None, [*first, before.strip(":")])), after.strip(":")
+        variables |= {n: v for n, v in (("PREPEND_PATH", front), ("APPEND_PATH", back)) if v}
+    return variables, tuple(left_out)
+
+
+def write_variables(path: Path, variables: Mapping[str, str]) -> None:
+    """Write them as shell assignments, for this user alone.
+
+    Raises PayloadNotStarted for a value that is no text of a file, OSError.
+    """
+    lines = []
+    for name, value in variables.items():
+        quoted = value.replace("'", "'\\''")
+        lines.append(f"{name}='{quoted}'\n")
+    try:
+        content = "".join(lines).encode("utf-8", "surrogateescape")
+        if b"\0" in content:
+            raise ValueError
+    except ValueError as error:
+        raise PayloadNotStarted(
+            "holds a value that no environment can hold", where="config.env"
+        ) from error
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+
+
+def bindable(path: str) -> str:
+    """The path, where a bind can name it. Raises NodeFolderError."""
+    if _UNBINDABLE.search(path):
+        raise NodeFolderError(
+            "holds a character that no bind of a container can",
+            where=path,
+            remedy="name a 'scratch' and 'cache' without ':', ',', '\"' and '\\' in the site file",
+        )
+    return path
+
+
+def as_signal(code: int) -> int:
+    """The runtime ends with 128+n where the payload was ended by signal n: as the payload's own."""
+    return 128 - code if 128 < code <= 128 + 31 else code
+
+
+def failure_of(code: int, last: Sequence[str]) -> Ending | None:
+    """The ending where the runtime itself failed, and never came to the payload; else None.
+
+    By its last line, since 255 may be the payload's own exit code too.
+    """
+    line = last[-1].strip() if last else ""
+    fatal = _FATAL.fullmatch(line)
+    if code == 255 and fatal:
+        what = fatal[1].strip()
+    elif code == 1 and _USAGE.match(line):
+        what = "it does not know an option; is it too old, or container.options at fault?"
+    else:
+        return None
+    missing = _NO_PROGRAM.search(what)
+    if missing:
+        text = f"the container image cannot run the payload: {what}"
+        return Ending(Reason.PAYLOAD_NOT_STARTED, text, code)
+    if _BAD_IMAGE.search(what):
+        return Ending(Reason.ARTIFACT_REFUSED, f"the container image cannot be run: {what}", code)
+    return Ending(Reason.CONTAINER_FAILED, f"the container did not start: {what}", code)
