@@ -12,20 +12,18 @@ import shlex
 from dataclasses import dataclass
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.batch.drmaa import DrmaaJob
+from hpcrunner.batch.drmaa import NativeRefused as NativeRefused
 from hpcrunner.batch.words import Word, quote
-from hpcrunner.errors import HpcrunnerError
 from hpcrunner.sites.directives import split_directive, why_not_drmaa
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
 from hpcrunner.sites.values import MIB
 
+INDEX = "SLURM_ARRAY_TASK_ID"
+# Slurm may announce the end of the time limit a minute early.
+SIGNALS = ("USR1",)
 _GPU_OPTIONS = ("gres", "gpus-per-node", "gpus")
-
-
-class NativeRefused(HpcrunnerError):
-    """An option that DRMAA cannot carry."""
-
-    exit_code = 78  # EX_CONFIG
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +57,22 @@ def directives(batch: Batch, site: Site) -> tuple[Directive, ...]:
         words.append(Directive("tmp", str(_mib(spec.tmp))))
     if spec.time_limit:
         words.append(Directive("time", slurm_time(spec.time_limit)))
-    if spec.gpus and site.gpu_syntax != "none":
-        typed = f"{spec.gpu_type}:{spec.gpus}" if spec.gpu_type else str(spec.gpus)
-        value = f"gpu:{typed}" if site.gpu_syntax == "gres" else typed
-        words.append(Directive(site.gpu_syntax, value))
+    words += _gpus(spec, site)
     words.append(Directive("requeue" if spec.requeue else "no-requeue"))
     words += _own_directives(spec)
     return tuple(words)
+
+
+def _gpus(spec: JobSpec, site: Site) -> list[Directive]:
+    """What asks for GPUs. A constraint for them is among the spec's directives already."""
+    if not spec.gpus or site.gpu_syntax == "none":
+        return []
+    if spec.gpu_shards:
+        # Slurm knows shards as a gres alone, and heeds no type of theirs.
+        return [Directive("gres", f"shard:{spec.gpu_shards}")]
+    typed = f"{spec.gpu_type}:{spec.gpus}" if spec.gpu_type else str(spec.gpus)
+    value = f"gpu:{typed}" if site.gpu_syntax == "gres" else typed
+    return [Directive(site.gpu_syntax, value)]
 
 
 def _own_directives(spec: JobSpec) -> list[Directive]:
@@ -116,6 +123,12 @@ def output_pattern(batch: Batch) -> str:
     """
     folder = str(batch.logs).replace("%", "%%")
     return f"{folder}/{'%a' if batch.size > 1 else '1'}.out"
+
+
+def drmaa_job(batch: Batch, site: Site) -> DrmaaJob:
+    """All that slurm-drmaa is told. Raises NativeRefused."""
+    native = native_specification(batch, site)
+    return DrmaaJob(native, remote_command(batch), output_pattern(batch))
 
 
 def native_specification(batch: Batch, site: Site) -> str:

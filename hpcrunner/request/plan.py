@@ -81,9 +81,10 @@ class PlannedExperiment:
     ``pythonenv`` is the request's wish for its Python in there, "" for the site's. ``record`` is
     the client's database record, if it has one that the job side can write; ``document`` is its
     first content (JSON text). ``retries`` tells which failures are followed by another attempt.
-    ``metrics_interval`` is in seconds. ``image`` is the container's, None for a payload that runs
-    without one. ``wheels`` is a folder with all that ``python_packages`` and ``pip`` need, ""
-    where the node asks an index.
+    ``metrics_interval`` is in seconds. The job has asked for ``gpus`` devices of ``gpu_vendor``
+    (``nvidia``, ``amd``, "" for unknown), each of ``gpu_memory`` bytes or more. ``image`` is
+    the container's, None for a payload that runs without one. ``wheels`` is a folder with all
+    that ``python_packages`` and ``pip`` need, "" where the node asks an index.
     """
 
     id: str

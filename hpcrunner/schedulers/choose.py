@@ -29,8 +29,10 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
     SchedulerUnavailable where ``scheduler: drmaa`` cannot be had.
     """
     if site.scheduler == "local":
-        slots = Slots(site.local.cpus, site.local.memory, kill_wait=site.kill_wait)
-        log.info("scheduler local: %d CPUs of this machine", slots.cpus)
+        slots = _slots(site)
+        log.info(
+            "scheduler local: %d CPUs and %d GPUs of this machine", slots.cpus, len(slots.gpus)
+        )
         return LocalScheduler(spool / "local", slots)
     slurm = Slurm(accounting=site.accounting.mode != "none")
     _compare(site, slurm)
@@ -56,6 +58,18 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
         return native_specification(batch, site)
 
     return DrmaaScheduler(slurm, session, native)
+
+
+def _slots(site: Site) -> Slots:
+    machine = site.local
+    amd = machine.gpu_vendor == "amd"
+    return Slots(
+        machine.cpus,
+        machine.memory,
+        machine.gpus,
+        "ROCR_VISIBLE_DEVICES" if amd else "CUDA_VISIBLE_DEVICES",
+        site.kill_wait,
+    )
 
 
 def _sbatch(site: Site, slurm: Slurm) -> SbatchScheduler:

@@ -44,15 +44,17 @@ _START_TIMEOUT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """What the daemon hands out: CPUs, bytes of memory, GPUs by index.
+    """What the daemon hands out: CPUs, bytes of memory, GPUs one by one.
 
+    A task finds its GPUs in ``gpu_variable``, by the words that ``gpus`` has for them.
     ``kill_wait`` is the time (s) between SIGTERM and SIGKILL, as in slurm.conf; after ``linger``
     seconds with nothing to do the daemon ends.
     """
 
     cpus: int
     memory: int
-    gpus: int = 0
+    gpus: tuple[str, ...] = ()
+    gpu_variable: str = "CUDA_VISIBLE_DEVICES"
     kill_wait: float = 30.0
     linger: float = 5.0
 
@@ -137,7 +139,7 @@ class LocalScheduler:
         for what, wanted, there in (
             ("CPUs", spec.cpus, slots.cpus),
             ("bytes of memory", spec.memory, slots.memory),
-            ("GPUs", spec.gpus, slots.gpus),
+            ("GPUs", spec.gpus, len(slots.gpus)),
         ):
             if wanted > there:
                 raise SubmitRefused(

@@ -41,7 +41,7 @@ class Held:
 
     index: int
     task: RunningTask
-    gpus: tuple[int, ...]
+    gpus: tuple[str, ...]
     deadline: float | None
     ending: str = ""
     kill_at: float | None = None
@@ -193,21 +193,22 @@ class Daemon:
                     return  # first come, first served: nobody overtakes
                 self._start(job, job.waiting.popleft(), gpus)
 
-    def _room(self, wanted: LocalJob) -> tuple[int, ...] | None:
+    def _room(self, wanted: LocalJob) -> tuple[str, ...] | None:
         """The GPUs for one more task of this job, None where there is no room."""
-        cpus, memory, gpus = self._slots.cpus, self._slots.memory, set(range(self._slots.gpus))
+        cpus, memory = self._slots.cpus, self._slots.memory
+        gpus = list(self._slots.gpus)
         for job in self._jobs.values():
             cpus -= job.about.cpus * len(job.held)
             memory -= job.about.memory * len(job.held)
             for held in job.held.values():
-                gpus -= set(held.gpus)
+                gpus = [device for device in gpus if device not in held.gpus]
         alone = not any(job.held for job in self._jobs.values())
         # A job that was taken under larger slots runs alone, rather than never.
         if not alone and (wanted.cpus > cpus or wanted.memory > memory or wanted.gpus > len(gpus)):
             return None
-        return tuple(sorted(gpus)[: wanted.gpus])
+        return tuple(gpus[: wanted.gpus])
 
-    def _start(self, job: Job, index: int, gpus: tuple[int, ...]) -> None:
+    def _start(self, job: Job, index: int, gpus: tuple[str, ...]) -> None:
         about = job.about
         name = job_id(about.name, index, about.size)
         now = time.time()
@@ -215,7 +216,7 @@ class Daemon:
         self._tell(job, index, word="CONFIGURING", started_at=now, gpus=gpus, sync=True)
         environment = dict(self._environment)
         if self._slots.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+            environment[self._slots.gpu_variable] = ",".join(gpus)
         try:
             logs = Path(about.logs)
             logs.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ class TaskState:
 
     word: str = "PENDING"
     identity: Identity | None = None
-    gpus: tuple[int, ...] = ()
+    gpus: tuple[str, ...] = ()
     ending: str = ""
     exit_code: int | None = None
     signal: int | None = None
@@ -184,7 +184,7 @@ def _after(state: TaskState, event: dict[str, Any]) -> TaskState:
         raw = event.pop("identity")
         event["identity"] = Identity(**raw) if raw else None
     if "gpus" in event:
-        event["gpus"] = tuple(event["gpus"])
+        event["gpus"] = tuple(map(str, event["gpus"]))
     return replace(state, **event)
 
 

@@ -242,21 +242,28 @@ def test_jobs_start_in_the_order_they_came_and_within_the_slots(
     assert started == sorted(started)
 
 
+@pytest.mark.parametrize("variable", ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"])
 def test_gpus_are_handed_out_one_by_one_and_hidden_from_who_has_none(
-    make: Make, make_batch: Batches
+    make: Make, make_batch: Batches, variable: str
 ) -> None:
-    local = make(gpus=3)
-    script = "echo [$CUDA_VISIBLE_DEVICES]; while [ ! -e go ]; do sleep 0.05; done"
+    local = make(gpus=("3", "GPU-8932", "1"), gpu_variable=variable)
+    script = f"echo [${variable}]; while [ ! -e go ]; do sleep 0.05; done"
     one = make_batch("a1", 1, script, gpus=1)
     two = make_batch("a2", 1, script, gpus=2)
     none = make_batch("a3", 1, script)
+    late = make_batch("a4", 1, script, gpus=2)
     ids = [i for batch in (one, two, none) for i in local.submit(batch).job_ids]
     until(lambda: all(running(local, i) for i in ids))
-    for batch in (one, two, none):
+    [waits] = local.submit(late).job_ids
+    (late.folder / "go").touch()
+    (one.folder / "go").touch()
+    ended(local, ids[:1])
+    assert look_up(local, [waits])[waits].word == "PENDING"  # one GPU is free, two are wanted
+    for batch in (two, none):
         (batch.folder / "go").touch()
-    ended(local, ids)
-    said = [(batch.logs / "1.out").read_text().strip() for batch in (one, two, none)]
-    assert said == ["[0]", "[1,2]", "[]"]
+    ended(local, [*ids, waits])
+    said = [(batch.logs / "1.out").read_text().strip() for batch in (one, two, none, late)]
+    assert said == ["[3]", "[GPU-8932,1]", "[]", "[3,GPU-8932]"]
 
 
 @pytest.mark.parametrize("spec", [{"cpus": 5}, {"memory": 1 << 40}, {"gpus": 1}])
