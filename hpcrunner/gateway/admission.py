@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from hpcrunner.batch.container import exec_words
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
+from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.model import Request, SealedRequest
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.plan_experiment import plan_experiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.resolve import USUAL, StoreRules
-from hpcrunner.request.stores import CONTAINER
-from hpcrunner.sites.node_setup import store_rules
+from hpcrunner.request.trust import planned_image
+from hpcrunner.sites.node_setup import image_rules, store_rules
 from hpcrunner.sites.placement import place
 from hpcrunner.sites.rules import Rule, rule_for
 from hpcrunner.sites.site import Site
@@ -39,6 +40,7 @@ class Admission:
     spec: JobSpec
     exec_words: tuple[str, ...]
     rules: StoreRules = USUAL
+    image: PlannedImage | None = None
 
     def planned(
         self, *, experiment: str, attempt: int, retries: RetriesLeft = NO_RETRIES
@@ -52,6 +54,7 @@ class Admission:
             id=experiment,
             attempt=attempt,
             exec_words=self.exec_words,
+            image=self.image,
             retries=retries,
             rules=self.rules,
         )
@@ -115,9 +118,10 @@ def admit_request(request: Request, site: Site, now: float, rule: Rule | None = 
         lifetime=request.lifetime,
         rule=rule,
     )
-    image = request.artifact(CONTAINER)
+    stores = store_rules(site)
+    image = planned_image(request, image_rules(site), stores)
     words = exec_words(site.container, spec, run=request.filename is None) if image else ()
-    admission = Admission(request, spec, words, store_rules(site))
+    admission = Admission(request, spec, words, stores, image)
     # Addresses are resolved now, so that a bad one is set aside here and not at dispatch.
     admission.planned(experiment="", attempt=1)
     return admission

@@ -18,6 +18,7 @@ from hpcrunner.images.verify import verify
 from hpcrunner.nodefolders import expand
 from hpcrunner.request.image import ImageSetup, PlannedImage, changes
 from hpcrunner.request.plan import NodeSetup
+from hpcrunner.storage.contract import ArtifactNotFound
 from hpcrunner.usemark import mark_used
 
 
@@ -50,8 +51,10 @@ def ready_image(
             _check_digest(path, image)
             return image.reference
         if found is Found.NOTHING:
-            raise ImageUnusable(
-                "is not there", where=image.reference, remedy="do the nodes see it?"
+            raise ArtifactNotFound(
+                "is not on this node, or may not be read by this user",
+                where=f"container image {image.reference}",
+                remedy="name a file that all nodes see",
             )
         # A client's own packing of a file, or one whose signature is to be checked: as in a store.
     folder = expand(setup.cache or node.cache, environ, what="container.cache")

@@ -254,7 +254,9 @@ class _Attempt:
             singles.update(artifacts.fetch_all(experiment, workspace, events, cache))
             crashpoint("job.fetched")
             events.note("environment")
-            self.container = open_container(experiment, plan.setup, workspace, self.environ)
+            self.container = _elsewhere(
+                partial(open_container, experiment, plan.setup, workspace, self.environ, events)
+            )
             python = prepare_python(
                 experiment, plan.setup, workspace, self.environ, events, self.container
             )

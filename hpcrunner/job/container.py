@@ -21,7 +21,6 @@ from hpcrunner.job.events import Events
 from hpcrunner.job.payload import PayloadNotStarted, PythonHome
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import NodeFolderError
-from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.plan import ContainerSetup, NodeSetup, PlannedExperiment
 from hpcrunner.request.reasons import Reason
 
@@ -61,11 +60,12 @@ class ContainerFailed(HpcrunnerError):
     reason = Reason.CONTAINER_FAILED
 
 
-class ImageNotThere(HpcrunnerError):
-    """The image file that a request names is not on this node."""
+class ContainerEnded(HpcrunnerError):
+    """A container ended before it did what it was started for; ``reason`` says whose fault."""
 
-    exit_code = 66  # EX_NOINPUT
-    reason = Reason.ARTIFACT_NOT_FOUND
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.text)
+        self.reason = ending.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +164,17 @@ def open_container(
     setup: NodeSetup,
     workspace: Workspace,
     environ: Mapping[str, str],
+    events: Events,
 ) -> Container | None:
-    """The container of an experiment, None where it runs without one.
+    """The container of an experiment with its image, None where it runs without one.
 
-    Raises ContainerFailed where the node has no such runtime, ImageNotThere, NodeFolderError.
+    Raises ContainerFailed where the node has no such runtime, StorageError where it cannot have
+    the image, NodeFolderError and OSError.
     """
-    if not experiment.exec_words:
+    if not experiment.exec_words or experiment.image is None:
         return None
+    from hpcrunner.images.ready import ready_image
+
     program = experiment.exec_words[0]
     if shutil.which(program, path=environ.get("PATH")) is None:
         raise ContainerFailed(
@@ -179,37 +183,21 @@ def open_container(
             remedy="load its module ('modules'), or name it as container.program in the site file",
         )
     bindable(str(workspace.root))
-    image = image_word(experiment.image)
+    image = ready_image(experiment.image, setup, environ, events.tell)
     return Container(
         experiment.exec_words,
         image,
-        identity_of(experiment.image, image),
+        identity_of(image),
         setup.container,
         workspace,
         environ,
     )
 
 
-def image_word(image: PlannedImage | None) -> str:
-    """The image as the exec line names it. Raises ImageNotThere."""
-    word = "" if image is None else image.path or image.reference
-    if word.startswith("/") and not os.path.exists(word):  # noqa: PTH110
-        raise ImageNotThere(
-            "is not on this node, or may not be read by this user",
-            where=f"container image {word}",
-            remedy="name a file that all nodes see",
-        )
-    return word
-
-
-def identity_of(image: PlannedImage | None, word: str) -> str:
-    """What changes when the image does: its digest where one is known, else the file's marks."""
-    if image is not None and image.digest:
-        return image.digest
-    if not word.startswith("/"):
-        return word
-    found = os.stat(word)  # noqa: PTH116
-    return f"{os.path.realpath(word)}:{found.st_size}:{found.st_mtime_ns}"
+def identity_of(image: str) -> str:
+    """What changes when the image does."""
+    found = os.stat(image)  # noqa: PTH116
+    return f"{os.path.realpath(image)}:{found.st_size}:{found.st_mtime_ns}"
 
 
 def inside_variables(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpcrunner.request.errors import RequestError
 from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
-from hpcrunner.request.image import PlannedImage, parse_image
+from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.model import Request
 from hpcrunner.request.naming import experiment_name
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
@@ -21,20 +21,20 @@ def plan_experiment(
     id: str,
     attempt: int,
     exec_words: tuple[str, ...] = (),
+    image: PlannedImage | None = None,
     retries: RetriesLeft = NO_RETRIES,
     rules: StoreRules = USUAL,
 ) -> PlannedExperiment:
     """One attempt of ``request`` for the job side, with the gateway's ``id`` for it.
 
     ``retries`` are those that may follow it; ``rules`` are the site's about stores.
-    Its GPUs are the site's to say, and left open. ``_singularity`` is left out (it is in
-    ``exec_words``), and so are artifacts without an address. Raises RequestError where an
+    Its GPUs are the site's to say, and left open. ``_singularity`` is left out (trust.py makes
+    ``image`` of it), and so are artifacts without an address. Raises RequestError where an
     address cannot be used, or the code has none.
     """
-    artifacts, image = [], None
+    artifacts = []
     for artifact in request.artifacts:
         if artifact.tag == CONTAINER:
-            image = PlannedImage(parse_image(artifact.qualified).text)
             continue
         location = resolve_artifact(request, artifact, rules)
         if location is not None:

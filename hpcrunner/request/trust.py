@@ -134,6 +134,18 @@ def parse_pin(image: str, digest: str) -> tuple[str, str]:
     return parsed.text, found[1].lower()
 
 
+def parse_registry(text: str) -> str:
+    """A registry's host in normal form. Raises ImageRefused."""
+    host, is_host = registry_host(text)
+    if not is_host:
+        raise ImageRefused(
+            f"no host of a registry: {shown(text, 80)}",
+            where="container.plain_http",
+            remedy="write host:port as images name it",
+        )
+    return host
+
+
 def check_default(image: str) -> str:
     """The site's default image itself. Raises ImageRefused for one in a store with keys."""
     parsed = parse_image(image)

@@ -11,8 +11,24 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from hpcrunner.sites.imagevalues import (
+    ImageDigest,
+    ImagePrefix,
+    PinnedImage,
+    Registry,
+    SiteImage,
+)
 from hpcrunner.sites.part import Part
-from hpcrunner.sites.values import Allowed, Program, Switch, Text, Variable
+from hpcrunner.sites.values import (
+    Age,
+    Allowed,
+    MemoryOrNone,
+    NodePath,
+    Program,
+    Switch,
+    Text,
+    Variable,
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # What is the container's own, or would be the whole host.
@@ -108,4 +124,56 @@ class Container(Part):
         default=(),
         description="More words for its `exec` and `run`, before the image.",
         examples=["--unsquash"],
+    )
+    image: SiteImage | None = Field(
+        default=None,
+        description="Image of requests that bring no `_singularity`; left out: they run without a "
+        "container. It is trusted as it is.",
+        examples=["/apps/images/pytorch.sif"],
+    )
+    trusted: tuple[ImagePrefix, ...] | None = Field(
+        default=None,
+        description="Images that requests may bring, by the first parts of their addresses; left "
+        "out: any, `[]`: none. docs/images.md tells how they are compared.",
+        examples=["docker://tensorflow/", "/apps/images/"],
+    )
+    pinned: dict[PinnedImage, ImageDigest] = Field(
+        default_factory=dict,
+        description="SHA-256 digests that images must have: the registry's for `docker://` and "
+        "`oras://`, else that of the image file.",
+        examples=['{"docker://python:3.11": "sha256:…"}'],
+    )
+    verify: NodePath | None = Field(
+        default=None,
+        description="File of public keys (`apptainer key export`, or PEM): with it only images "
+        "that are signed by one of them run.",
+        examples=["/apps/images/trusted-keys.asc"],
+    )
+    pull: Literal["node", "gateway"] = Field(
+        default="node",
+        description="Where images are pulled: by the first job that needs one, or by the gateway "
+        "before it submits, for nodes without a network.",
+    )
+    cache: NodePath | None = Field(
+        default=None,
+        description="Folder in which a folder `images` is made, on a file system that all nodes "
+        "share; left out: `cache`.",
+        examples=["/scratch/$USER/hpcrunner"],
+    )
+    cache_size: MemoryOrNone = Field(
+        default=20 * 1024**3,
+        description="Most bytes in it: what was not used for longest goes, but nothing that a job "
+        "has used in the last two hours.",
+        examples=["200G"],
+    )
+    refresh: Age = Field(
+        default=86400.0,
+        description="For how long an image under a name that can change (a tag) serves before it "
+        "is pulled anew; `UNLIMITED`: for ever.",
+        examples=["7d"],
+    )
+    plain_http: tuple[Registry, ...] = Field(
+        default=(),
+        description="Registries that are asked by http, without TLS.",
+        examples=["registry.cluster:5000"],
     )

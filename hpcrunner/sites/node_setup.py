@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from hpcrunner.request.image import ImageSetup
 from hpcrunner.request.location import TlsFiles
 from hpcrunner.request.plan import ContainerSetup, NodeSetup
 from hpcrunner.request.resolve import StoreRules
+from hpcrunner.request.trust import ImageRules, parse_pin, parse_prefix
 from hpcrunner.sites.site import Site
 
 # These name the host's files, wherever they are set.
@@ -31,6 +33,7 @@ def node_setup(site: Site, time_limit: int) -> NodeSetup:
         generate_metadata=site.generate_metadata,
         schema_logs=site.schema_logs,
         gpu_check=site.gpus.check,
+        images=image_setup(site),
         container=container_setup(site),
     )
 
@@ -40,6 +43,31 @@ def container_setup(site: Site) -> ContainerSetup:
     container = site.container
     names = {*site.environment, *container.environment} - _THE_HOSTS
     return ContainerSetup(container.isolation, tuple(sorted(names)), container.pythonenv)
+
+
+def image_setup(site: Site) -> ImageSetup:
+    """What the plan says about pulling images."""
+    container = site.container
+    return ImageSetup(
+        runtime=container.program or container.runtime,
+        cache=container.cache or "",
+        size=container.cache_size,
+        refresh=container.refresh,
+        keys=container.verify or "",
+        plain_http=container.plain_http,
+    )
+
+
+def image_rules(site: Site) -> ImageRules:
+    """What the site says about which images run."""
+    container = site.container
+    trusted = container.trusted
+    return ImageRules(
+        default=container.image or "",
+        trusted=None if trusted is None else tuple(map(parse_prefix, trusted)),
+        pinned=tuple(parse_pin(image, digest) for image, digest in container.pinned.items()),
+        signed=container.verify is not None,
+    )
 
 
 def store_rules(site: Site) -> StoreRules:

@@ -221,6 +221,18 @@ class Site(Part):
         "on with. Never more than half of what is left before the job is killed.",
         examples=["120"],
     )
+    staging: Literal["node", "gateway"] = Field(
+        default="node",
+        description="Who carries artifacts, Python packages and images: each node itself, or, for "
+        "nodes without a network, the gateway, through the shared file system; "
+        "docs/offline-nodes.md.",
+    )
+    staging_dir: LoginPath | None = Field(
+        default=None,
+        description="Folder through which the gateway carries them, on a file system that all "
+        "nodes share; left out: `staging` in the spool.",
+        examples=["/scratch/$USER/hpcrunner-staging"],
+    )
     staging_allowance: Allowance = Field(
         default=600,
         description="Time for artifacts and the Python environment, added to the request's "
@@ -328,6 +340,8 @@ def _contradictions(site: Site) -> list[Contradiction]:
         found += _lost_on_drmaa(site, (*place, "directives"), partition.directives)
     found += _lost_on_drmaa(site, ("directives",), site.directives)
     found += _in_rules(site)
+    if site.container.runtime == "none" and site.container.image:
+        found.append((("container", "image"), "needs container.runtime to run it"))
     found += in_scheduler(site)
     local = site.local
     if local.gpus and local.gpu_memory is None:
