@@ -18,6 +18,7 @@ from hpcrunner.cli.common import (
 from hpcrunner.cli.keyoptions import EncryptDir
 from hpcrunner.client.request_file import read_request_file
 from hpcrunner.gateway.preview import preview
+from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.keys.keyring import request_keys
 
 
@@ -26,6 +27,9 @@ def render(
     site: SiteName = DEFAULT_SITE,
     spool: SpoolPath = "",
     encrypt_dir: EncryptDir = "",
+    queue: Annotated[
+        str, typer.Option("--queue", help="The queue it would come by, for the site's rules.")
+    ] = SUBMIT_QUEUE,
     json_: AsJson = False,
 ) -> None:
     """Print the batch script, the DRMAA native specification and the plan, secrets masked.
@@ -33,7 +37,7 @@ def render(
     A sealed request is opened with the keys of --encrypt-dir; its signature is not looked at.
     """
     keys = request_keys(encrypt_dir)
-    shown = preview(read_request_file(request), chosen_site(site, spool), keys)
+    shown = preview(read_request_file(request), chosen_site(site, spool), keys, queue)
     if json_:
         print_json(shown)
         return

@@ -21,7 +21,7 @@ from hpcrunner.cli.options import option
 from hpcrunner.client.build import Work
 from hpcrunner.client.publish import publish, store_work
 from hpcrunner.client.request_file import read_request_file
-from hpcrunner.gateway.admission import admit
+from hpcrunner.gateway.admission import admit_from
 from hpcrunner.gateway.assemble import spool_of
 from hpcrunner.gateway.by_hand import carry, ended, output_from, submitted
 from hpcrunner.gateway.drained import refuse_where_drained
@@ -89,7 +89,8 @@ def submit(
         )
         _, body = store_work(work, place, home.store)
     since = time.time()
-    admit(body, chosen, since)  # what cannot run is said here and now, and costs nothing else
+    # What cannot run is said here and now, and costs nothing else.
+    admit_from(body, chosen, since, SUBMIT_QUEUE, signed=True)
     publish(home.queue_root / SUBMIT_QUEUE, body)
     last = _stay(chosen, body, since, wait=wait, quiet=json_)
     if json_:

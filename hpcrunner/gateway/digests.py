@@ -32,5 +32,13 @@ def digests_of(body: bytes) -> Digests:
     return Digests(_hex(body), _hex(seal.encode("utf-8", "surrogatepass")) if seal else "")
 
 
+def came_sealed(digest: str, clear: bytes) -> bool:
+    """Whether an experiment that was run, and goes by this digest, came in a sealed message.
+
+    ``clear`` is its message in clear text.
+    """
+    return digest != _hex(clear)
+
+
 def _hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

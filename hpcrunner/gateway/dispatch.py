@@ -37,6 +37,7 @@ from hpcrunner.schedulers.contract import (
     Verdict,
 )
 from hpcrunner.sites.node_setup import node_setup
+from hpcrunner.sites.rules import rule_named
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
 
@@ -266,8 +267,11 @@ class Dispatch:
         message = self._journal.message(experiment.id)
         try:
             # Judged at its arrival: what was in time then is not refused for waiting here.
-            admission = admit(message, self._site, experiment.received_at)
+            rule = rule_named(self._site.rules, experiment.rule)
+            admission = admit(message, self._site, experiment.received_at, rule)
             retries = retries_left(experiment, self._site.retries, admission.request.retries)
+            # The job has the shape that was journalled, whatever the site says by now.
+            admission = replace(admission, spec=experiment.spec or admission.spec)
             return admission.planned(
                 experiment=experiment.id, attempt=experiment.attempt, retries=retries
             )

@@ -73,8 +73,9 @@ class Experiment:
     ``not_before`` holds an attempt back; the failures are those of the attempts so far, by whose
     fault they were. ``aside`` is True for an experiment of the dead list; ``retried_as`` is the
     id under which somebody had it run again. ``server`` is where its queue is, as the queue's
-    source calls it. Times are epoch seconds by the gateway's clock,
-    except ``started_at`` and ``ended_at``, which are the scheduler's or the node's.
+    source calls it. ``rule`` is the name of the site's rule that it was taken by. Times are
+    epoch seconds by the gateway's clock, except ``started_at`` and ``ended_at``, which are the
+    scheduler's or the node's.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Experiment:
     retried_as: str = ""
     server: str = ""
     reports: Reports = Reports.NONE
+    rule: str = ""
 
     @property
     def job(self) -> Job:

@@ -14,6 +14,7 @@ from hpcrunner.gateway.journal import Journal, NextAttempt
 from hpcrunner.gateway.preparation import Failed
 from hpcrunner.gateway.retries import Wish, exhausted, fault_of, next_attempt
 from hpcrunner.request.faults import Fault
+from hpcrunner.sites.rules import rule_named
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ def following(
     if fault_of(outcome) is Fault.NONE:
         return None
     try:
-        request = admit(journal.message(e.id), site, e.received_at).request
+        rule = rule_named(site.rules, e.rule)
+        request = admit(journal.message(e.id), site, e.received_at, rule).request
         wish = Wish(request.retries, request.expires_at)
     except HpcrunnerError as error:
         # The site has changed; the next attempt, when it is formed, says what is wrong.

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.admission import Admission, NotAdmitted, admit_request
+from hpcrunner.gateway.admission import Admission, NotAdmitted, admit_request, rule_of
 from hpcrunner.gateway.digests import Digests, digests_of
 from hpcrunner.gateway.experiment import Experiment, Reports, State
 from hpcrunner.gateway.happenings import Copied, Looked, Received, Tell, nobody
@@ -144,7 +144,8 @@ class Intake:
         try:
             opened = self._opener.open(delivery.queue, delivery.server, delivery.body)
             clear, reports = opened.clear, due
-            admission = admit_request(opened.request, self._site, now)
+            rule = rule_of(opened.request, self._site, delivery.queue, signed=opened.signed)
+            admission = admit_request(opened.request, self._site, now, rule)
         except NotAdmitted as error:
             text, reason = error.line(), error.reason
         except HpcrunnerError as error:
@@ -156,7 +157,11 @@ class Intake:
             log.exception("%s: a fault while reading %s", delivery.queue, experiment)
             text = "a fault in hpcrunner while reading the message; the gateway's log has it"
         else:
-            row = replace(_accepted(experiment, admission, delivery, now), reports=reports)
+            row = replace(
+                _accepted(experiment, admission, delivery, now),
+                reports=reports,
+                rule=rule.name if rule else "",
+            )
             return NewExperiment(row, clear, digests.of_run, admission.request.time_added)
         log.warning(
             "%s: %s set aside: %s",

@@ -290,8 +290,8 @@ class Journal(Reader):
         e = row.experiment
         db.execute(
             "INSERT INTO experiments (id, key, queue, state, received_at, digest, message, attempt,"
-            " spec, reason, text, owner, project, ended_at, settled, aside, server, reports)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " spec, reason, text, owner, project, ended_at, settled, aside, server, reports,"
+            " rule) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 e.id,
                 e.key,
@@ -311,6 +311,7 @@ class Journal(Reader):
                 e.state in SET_ASIDE,
                 e.server,
                 e.reports.value,
+                e.rule,
             ),
         )
         self._note(db, e.id, e.state, e.text)

@@ -27,10 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A request that may be run, and its message in clear."""
+    """A request that may be run, and its message in clear.
+
+    ``signed``: it is by whom the keys say may write there, or by ourselves.
+    """
 
     request: Request
     clear: bytes = field(repr=False)
+    signed: bool = False
 
 
 class Opener:
@@ -73,7 +77,7 @@ class Opener:
                 remedy="seal and sign it, or see --clear-text-messages and the site's clear_text",
                 reason=Reason.REJECTED,
             )
-        return Opened(message, body)
+        return Opened(message, body, signed=self.is_ours(queue, server))
 
     def may_be_clear(self, queue: str, server: str) -> bool:
         """Whether clear text is taken from this queue of this server."""
@@ -120,7 +124,7 @@ class Opener:
                 f"{queue}: messages name the key {sealed.fingerprint}; they are signed with "
                 f"{fingerprint(signer)}, the queue's",
             )
-        return Opened(request, clear)
+        return Opened(request, clear, signed=True)
 
 
 def look_inside(body: bytes, keys: Keyring) -> Request:

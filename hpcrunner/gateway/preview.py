@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hpcrunner.batch.batch import Batch
-from hpcrunner.batch.native import NativeRefused, native_specification
+from hpcrunner.batch.dialect import dialect_of
+from hpcrunner.batch.drmaa import NativeRefused
 from hpcrunner.batch.script import render_script
-from hpcrunner.gateway.admission import admit_request
+from hpcrunner.gateway.admission import admit_request, rule_of
 from hpcrunner.gateway.assemble import spool_of
 from hpcrunner.gateway.opening import look_inside
+from hpcrunner.gateway.spool import SUBMIT_QUEUE
 from hpcrunner.keys.keyring import NO_KEYS, Keyring
+from hpcrunner.request.parse import sealed_part
 from hpcrunner.request.plan import Plan
 from hpcrunner.request.redact import redact_document
 from hpcrunner.sites.node_setup import node_setup
@@ -21,14 +24,19 @@ from hpcrunner.sites.site import Site
 _BATCH = "0" * 12
 
 
-def preview(body: bytes, site: Site, keys: Keyring = NO_KEYS) -> dict[str, Any]:
+def preview(
+    body: bytes, site: Site, keys: Keyring = NO_KEYS, queue: str = SUBMIT_QUEUE
+) -> dict[str, Any]:
     """The texts that a submission of this message would consist of, as JSON-able values.
 
-    A sealed one is opened with ``keys``; its signature is not looked at. Raises what
-    ``look_inside`` and ``admit_request`` raise; touches nothing.
+    A sealed one is opened with ``keys``; its signature is not looked at, but taken for good. The
+    site's rules are asked as if it came by ``queue``. Raises what ``look_inside``, ``rule_of``
+    and ``admit_request`` raise; touches nothing.
     """
     # An old request can be looked at too.
-    admission = admit_request(look_inside(body, keys), site, 0.0)
+    request = look_inside(body, keys)
+    signed = queue == SUBMIT_QUEUE or bool(sealed_part(body))
+    admission = admit_request(request, site, 0.0, rule_of(request, site, queue, signed=signed))
     folder: Path = spool_of(site).batch_folder(_BATCH)
     batch = Batch(_BATCH, admission.spec, 1, folder)
     plan = Plan(
@@ -50,6 +58,6 @@ def preview(body: bytes, site: Site, keys: Keyring = NO_KEYS) -> dict[str, Any]:
 
 def _native(batch: Batch, site: Site) -> str:
     try:
-        return native_specification(batch, site)
+        return dialect_of(site).drmaa_job(batch, site).native
     except NativeRefused as error:
         return f"none: {error.line()}"

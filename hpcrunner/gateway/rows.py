@@ -14,7 +14,7 @@ from hpcrunner.sites.spec import JobSpec
 COLUMNS = (
     "id, key, queue, state, received_at, attempt, spec, batch, task, job_id, reason, text, "
     "exit_code, node, pending, submitted_at, started_at, ended_at, owner, project, not_before, "
-    "infrastructure_failures, payload_failures, aside, retried_as, server, reports"
+    "infrastructure_failures, payload_failures, aside, retried_as, server, reports, rule"
 )
 ATTEMPT_COLUMNS = (
     "attempt, batch, task, job_id, state, reason, text, exit_code, node, submitted_at, "

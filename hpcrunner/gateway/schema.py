@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _TABLES_1 = """
 CREATE TABLE experiments (
@@ -108,8 +108,13 @@ UPDATE experiments SET client_told = 1
 CREATE INDEX experiments_untold ON experiments (state) WHERE client_told = 0;
 """
 
+# rule: the name of the site's rule that it was taken by; empty without.
+_STEP_5 = """
+ALTER TABLE experiments ADD COLUMN rule TEXT NOT NULL DEFAULT '';
+"""
+
 # What brings a journal from the version before to this one.
-STEPS = {1: _TABLES_1, 2: _STEP_2, 3: _STEP_3, 4: _STEP_4}
+STEPS = {1: _TABLES_1, 2: _STEP_2, 3: _STEP_3, 4: _STEP_4, 5: _STEP_5}
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.admission import admit, admit_request
-from hpcrunner.gateway.digests import digests_of
+from hpcrunner.gateway.admission import admit, admit_request, rule_of
+from hpcrunner.gateway.digests import came_sealed, digests_of
 from hpcrunner.gateway.experiment import Experiment, Outcome, Reports, State
 from hpcrunner.gateway.happenings import Ended, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
@@ -21,6 +21,7 @@ from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.spool import Spool, Verb
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import Scheduler, SchedulerUnavailable
+from hpcrunner.sites.rules import rule_for
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -93,9 +94,12 @@ class Wishes:
                 # It was refused, so that nobody has looked whether it may be clear text.
                 opened = self._opener.open(old.queue, old.server, message)
                 message = opened.clear
-                admission = admit_request(opened.request, self._site, now)
+                rule = rule_of(opened.request, self._site, old.queue, signed=opened.signed)
+                admission = admit_request(opened.request, self._site, now, rule)
             else:
-                admission = admit(message, self._site, now)
+                signed = came_sealed(digest, message) or self._opener.is_ours(old.queue, old.server)
+                rule = rule_for(self._site.rules, queue=old.queue, owner=old.owner, signed=signed)
+                admission = admit(message, self._site, now, rule)
         except HpcrunnerError as error:
             log.warning("%s: cannot be retried: %s", old.id, error.line())
             self._journal.remark([old.id], f"could not be retried: {error.line()}")
@@ -113,6 +117,7 @@ class Wishes:
             project=admission.request.project,
             server=old.server,
             reports=Reports.NONE if old.reports is Reports.NONE else Reports.DUE,
+            rule=rule.name if rule else "",
         )
         if old.batch:
             self._spool.fence(old.batch, old.task)
