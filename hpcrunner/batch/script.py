@@ -17,7 +17,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcrunner.batch.batch import Batch
-from hpcrunner.batch.native import sbatch_lines
+from hpcrunner.batch.dialect import dialect_of
 from hpcrunner.batch.words import Word, quote, trusted
 from hpcrunner.data import data_folder
 from hpcrunner.errors import HpcrunnerError
@@ -27,8 +27,6 @@ from hpcrunner.sites.spec import JobSpec
 TEMPLATE = "batch.sh.j2"
 # A site's template reaches the shipped one of the same name as ``shipped/batch.sh.j2``.
 SHIPPED = "shipped"
-SLURM_INDEX = "SLURM_ARRAY_TASK_ID"
-LOCAL_INDEX = "HPCRUNNER_TASK_ID"
 
 
 class TemplateRefused(HpcrunnerError):
@@ -40,13 +38,13 @@ class TemplateRefused(HpcrunnerError):
 def render_script(batch: Batch, site: Site) -> str:
     """The text of a batch's script.
 
-    A task of an array finds its index in SLURM_ARRAY_TASK_ID, or in HPCRUNNER_TASK_ID under the
-    local scheduler. Raises TemplateRefused, and WordRefused for a path that no script can hold.
+    Raises TemplateRefused, and WordRefused for a path that no script can hold.
     """
-    slurm = site.scheduler != "local"
+    dialect = dialect_of(site)
     words: dict[str, Any] = {
-        "slurm": slurm,
-        "header": sbatch_lines(batch, site) if slurm else (),
+        "scheduler": dialect.name,
+        "header": dialect.header(batch, site),
+        "signals": tuple(Word(name) for name in dialect.signals),
         "assignments": tuple(
             Word(f"{name}={quote(value, what=f'environment.{name}')}")
             for name, value in site.environment.items()
@@ -56,7 +54,7 @@ def render_script(batch: Batch, site: Site) -> str:
         "python": quote(site.python, what="python"),
         "folder": quote(str(batch.folder), what="spool"),
         "cpus": Word(str(batch.spec.cpus)),
-        "index": _index(batch, SLURM_INDEX if slurm else LOCAL_INDEX),
+        "index": _index(batch, dialect.index),
     }
     environment = _environment(site.templates)
     try:

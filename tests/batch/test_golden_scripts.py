@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpcrunner.batch.batch import Batch
-from hpcrunner.batch.native import native_specification, remote_command
+from hpcrunner.batch.dialect import dialect_of
 from hpcrunner.batch.script import render_script
 from hpcrunner.data import data_folder
 from hpcrunner.request.model import Resources
@@ -38,6 +38,9 @@ CASES = [
     ("generic-slurm", "cpu"),
     ("generic-slurm", "bare"),
     ("generic-slurm", "array"),
+    ("generic-gridengine", "cpu"),
+    ("generic-gridengine", "bare"),
+    ("generic-gridengine", "array"),
     ("development-cluster", "cpu"),
     ("development-cluster", "array"),
     ("development-cluster", "gpu"),
@@ -66,8 +69,8 @@ def test_the_rendered_words_are_the_golden_ones(name: str, case: str) -> None:
     batch = Batch("0123456789ab", spec, size, folder)
     rendered = {"sh": render_script(batch, site)}
     if site.scheduler != "local":
-        native = native_specification(batch, site)
-        rendered["native"] = f"{remote_command(batch)}\n{native}\n"
+        job = dialect_of(site).drmaa_job(batch, site)
+        rendered["native"] = f"{job.command}\n{job.native}\n"
     for suffix, text in rendered.items():
         path = GOLDEN / f"{name}-{case}.{suffix}"
         if os.environ.get(UPDATE):

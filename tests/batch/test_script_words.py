@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcrunner.batch.batch import Batch
-from hpcrunner.batch.script import LOCAL_INDEX, SLURM_INDEX, render_script
+from hpcrunner.batch.dialect import GRID_ENGINE, LOCAL, SLURM
+from hpcrunner.batch.script import render_script
 from hpcrunner.batch.words import WordRefused
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
@@ -120,7 +121,8 @@ def test_control_characters_in_the_spools_path_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "variable"), [("local", LOCAL_INDEX), ("sbatch", SLURM_INDEX)]
+    ("scheduler", "variable"),
+    [("local", LOCAL.index), ("sbatch", SLURM.index), ("gridengine", GRID_ENGINE.index)],
 )
 def test_a_task_of_an_array_passes_its_index(
     batch: MakeBatch, site: MakeSite, tmp_path: Path, scheduler: str, variable: str
@@ -144,7 +146,7 @@ def test_a_single_job_does_not_listen_to_an_index_that_leaked_in(
     batch: MakeBatch, site: MakeSite, tmp_path: Path
 ) -> None:
     here = site(python=str(fake_python(tmp_path)))
-    ran = Ran(render_script(batch(), here), tmp_path, {SLURM_INDEX: "5"})
+    ran = Ran(render_script(batch(), here), tmp_path, {SLURM.index: "5"})
     assert ran.arguments[-1] == "1"
 
 

@@ -121,7 +121,7 @@ def test_the_node_setup_repeats_the_site() -> None:
 def test_every_shipped_site_loads_under_its_files_name() -> None:
     folder = data_folder("site-configs")
     names = {path.stem for path in folder.glob("*.yaml")}
-    assert names == {"local", "generic-slurm", "development-cluster"}
+    assert names == {"local", "generic-slurm", "generic-gridengine", "development-cluster"}
     for name in names:
         assert load_site(folder / f"{name}.yaml").name == name
 

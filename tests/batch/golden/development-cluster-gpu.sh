@@ -17,17 +17,19 @@
 #SBATCH --export=NONE
 #SBATCH --signal=B:USR1@30
 
-# Slurm may announce the end of the time limit a minute early: before anything here listens.
+# The scheduler may announce the job's end before anything here listens.
 trap '' USR1
 
 umask 077
 
-# A bare environment (--export=NIL) has neither; bash knows both without exporting them.
+# A bare environment (sbatch's --export=NIL, Grid Engine's own) lacks them, or does not export
+# them; bash knows both by itself.
 [ -n "${HOME:-}" ] || HOME=~
 export HOME PATH
 
 # What only the submitting side needed, and what would make bash run files unasked.
-unset BASH_ENV ENV DRMAA_LIBRARY_PATH SLURM_DRMAA_CONF SLURM_DRMAA_USE_SLURMDBD ${!SBATCH_*}
+unset BASH_ENV ENV DRMAA_LIBRARY_PATH
+unset SLURM_DRMAA_CONF SLURM_DRMAA_USE_SLURMDBD ${!SBATCH_*}
 
 # An srun in the payload would take the submission's --export, and from Slurm 22.05 one CPU.
 # Through DRMAA, Slurm does not set SLURM_CPUS_PER_TASK either.

@@ -2,12 +2,13 @@
 
 umask 077
 
-# A bare environment (--export=NIL) has neither; bash knows both without exporting them.
+# A bare environment (sbatch's --export=NIL, Grid Engine's own) lacks them, or does not export
+# them; bash knows both by itself.
 [ -n "${HOME:-}" ] || HOME=~
 export HOME PATH
 
 # What only the submitting side needed, and what would make bash run files unasked.
-unset BASH_ENV ENV DRMAA_LIBRARY_PATH SLURM_DRMAA_CONF SLURM_DRMAA_USE_SLURMDBD ${!SBATCH_*}
+unset BASH_ENV ENV DRMAA_LIBRARY_PATH
 
 # By exec the job side is the process that the scheduler signals and waits for.
 exec /opt/hpcrunner/bin/python -I -m hpcrunner.job /home/user/.hpcrunner/batches/0123456789ab "${HPCRUNNER_TASK_ID:?is not set: not started as an array}"
