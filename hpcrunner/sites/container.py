@@ -141,7 +141,9 @@ class Container(Part):
         default_factory=dict,
         description="SHA-256 digests that images must have: the registry's for `docker://` and "
         "`oras://`, else that of the image file.",
-        examples=['{"docker://python:3.11": "sha256:…"}'],
+        examples=[
+            '{"/apps/a.sif": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"}'
+        ],
     )
     verify: NodePath | None = Field(
         default=None,
