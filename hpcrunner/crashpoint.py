@@ -52,8 +52,16 @@ GATEWAY_POINTS = (
     "track.retried",
     "track.ended",
 )
-# The gateway's too, where it prepares experiments before it submits them.
-PREPARING_POINTS = ("preparation.ended",)  # attempts ended of which something could not be had
+# The gateway's too, where it prepares experiments before it submits them, and sends their results.
+PREPARING_POINTS = (
+    "preparation.ended",  # attempts ended of which something could not be had
+    "staging.begun",
+    "staging.fetched",
+    "staging.placed",
+    "staging.prepared",
+    "staging.sent",  # the store has it, and nothing says so yet
+    "staging.marked",
+)
 # Where an image is pulled, by either side.
 IMAGE_POINTS = (
     "images.pulled",  # not under its name yet

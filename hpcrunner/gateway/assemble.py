@@ -30,6 +30,7 @@ from hpcrunner.gateway.options import GatewayOptions
 from hpcrunner.gateway.preparation import Preparation, Preparations
 from hpcrunner.gateway.reports.reporter import Reporter
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
+from hpcrunner.gateway.staging.open import Staging, open_staging
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.keys.keyring import keyring_from
@@ -108,8 +109,11 @@ def put_together(
         client_records = ClientRecords(journal, spool, site, opener, clock=time.time)
         stack.callback(client_records.close)
         metadata_store = _metadata_store(hold, site)
+        staging = open_staging(journal, spool, site)
+        if staging is not None:
+            stack.callback(staging.uploads.close)
         preparations = Preparations(
-            _preparations(hold, site),
+            _preparations(hold, site, staging),
             clock=time.time,
             largest_array=site.limits.largest_array,
         )
@@ -139,7 +143,15 @@ def put_together(
                 capacity=options.capacity,
                 preparations=preparations,
             ),
-            Track(journal, spool, scheduler, site, clock=time.time, tell=tell),
+            Track(
+                journal,
+                spool,
+                scheduler,
+                site,
+                clock=time.time,
+                tell=tell,
+                delivery=staging.uploads if staging else None,
+            ),
             Wishes(
                 journal,
                 spool,
@@ -157,7 +169,16 @@ def put_together(
             taken=taken,
             collect=Collector(journal, spool, site, clock=time.time).step,
             tell=tell,
-            tellers=[t for t in (reporter, client_records, metadata_store) if t is not None],
+            tellers=[
+                teller
+                for teller in (
+                    staging.uploads if staging else None,
+                    reporter,
+                    client_records,
+                    metadata_store,
+                )
+                if teller is not None
+            ],
         )
 
 
@@ -197,9 +218,9 @@ def _reporter(hold: Hold, options: GatewayOptions) -> Reporter | None:
     return Reporter(hold.journal, partial(open_teller, hold.spool, options.queues, folder))
 
 
-def _preparations(hold: Hold, site: Site) -> list[Preparation]:
+def _preparations(hold: Hold, site: Site, staging: Staging | None) -> list[Preparation]:
     """What this site's experiments need before they are submitted, one for each kind of thing."""
-    return []
+    return list(staging.preparations) if staging else []
 
 
 def _metadata_store(hold: Hold, site: Site) -> MetadataStore | None:

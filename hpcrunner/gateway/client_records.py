@@ -200,11 +200,11 @@ class ClientRecords:
 
     def _told(self, task: _Task) -> _Answer:
         e = task.experiment
-        if e.batch and job_side_told(self._events_of(e), e.reason):
-            return _Answer(e.id)
         request = task.request or parse_message(task.body)
         location = resolve_record(request, self._rules) if isinstance(request, Request) else None
         if location is None or not isinstance(request, Request):
+            return _Answer(e.id)
+        if e.batch and job_side_told(self._events_of(e), e.reason, location.scheme):
             return _Answer(e.id)
         server = _server(location)
         if self._away.get(server, (0.0, 0.0))[0] > self._steady():
@@ -225,8 +225,12 @@ class ClientRecords:
             return b""
 
 
-def job_side_told(events: bytes, reason: Reason | None) -> bool:
-    """Whether the job side has told the client this very ending, by the end of its event file."""
+def job_side_told(events: bytes, reason: Reason | None, scheme: str) -> bool:
+    """Whether the job side has told the client this very ending, by the end of its event file.
+
+    What it told to a file for the gateway to carry (another ``scheme`` than the client's record
+    has) the client has not heard.
+    """
     for line in reversed(events.splitlines()):
         if b'"client_told"' not in line:
             continue
@@ -234,7 +238,8 @@ def job_side_told(events: bytes, reason: Reason | None) -> bool:
             event = json.loads(line)
             if event.get("event") == "client_told":
                 same = reason is not None and event.get("reason") == reason.value
-                return same and event.get("outlook") == "final"
+                heard = event.get("at", scheme) == scheme
+                return same and heard and event.get("outlook") == "final"
     return False
 
 

@@ -8,7 +8,8 @@ be asked.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from hpcrunner.gateway.experiment import Outcome, State
 from hpcrunner.request.reasons import Reason
@@ -191,3 +192,13 @@ def _with(base: Outcome, state: State, reason: Reason, text: str, seen: Sighting
         started_at=base.started_at or seen.started_at,
         ended_at=base.ended_at or seen.ended_at,
     )
+
+
+def with_unsaved(outcome: Outcome, unsaved: Sequence[str]) -> Outcome:
+    """An outcome with results that did not get out: a success no longer is one."""
+    if not unsaved:
+        return outcome
+    text = "; ".join(unsaved)
+    if outcome.state is State.SUCCEEDED:
+        return replace(outcome, state=State.FAILED, reason=Reason.UPLOAD_FAILED, text=text)
+    return replace(outcome, text=f"{outcome.text}; {text}")

@@ -169,6 +169,7 @@ class Gateway:
         if submitted:
             self._track.period.soon()
             self._track_at = min(self._track_at, self._clock() + self._track.period.seconds)
+        self._track.deliver()
         if live and self._clock() >= self._track_at and go_on():
             self._track.step()
             self._track_at = self._clock() + self._track.period.seconds

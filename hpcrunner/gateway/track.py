@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from hpcrunner.crashpoint import crashpoint
-from hpcrunner.gateway.endings import Evidence, Patience, judge
+from hpcrunner.gateway.endings import Evidence, Patience, judge, with_unsaved
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
 from hpcrunner.gateway.following import following
 from hpcrunner.gateway.happenings import Ended, Retried, Started, Tell, nobody
@@ -31,6 +32,7 @@ from hpcrunner.sites.site import Site
 log = logging.getLogger(__name__)
 
 
+DELIVERING = "has ended; its results are being uploaded"
 _A_ROUND = 1000  # endings written down in one round; each may cost a synced file
 
 
@@ -47,6 +49,18 @@ class _Judged:
     wished: bool
 
 
+class Delivery(Protocol):
+    """What brings the results of jobs to their stores."""
+
+    def settle(
+        self, experiment: Experiment, record: Record | None, *, hurry: bool
+    ) -> tuple[str, ...] | None:
+        """Whether what an attempt left is out by now: None for not yet, else a line for each
+        that could not be saved. With ``hurry``, nothing that is away is waited for.
+        """
+        ...
+
+
 class Track:
     """Asks the scheduler for all live jobs at once, reads new records, writes what changed."""
 
@@ -59,6 +73,7 @@ class Track:
         *,
         clock: Callable[[], float],
         tell: Tell = nobody,
+        delivery: Delivery | None = None,
     ) -> None:
         self._journal = journal
         self._spool = spool
@@ -66,6 +81,8 @@ class Track:
         self._site = site
         self._clock = clock
         self._tell = tell
+        self._delivery = delivery
+        self._held: dict[str, _Judged] = {}  # by experiment: ended, but its results are not out
         self._patience = Patience(
             record=site.record_wait,
             accounting=site.accounting.wait,
@@ -85,7 +102,7 @@ class Track:
 
         Raises JournalError where the outcome could not be written; it is judged again then.
         """
-        submitted = self._journal.in_state(*SUBMITTED)
+        submitted = [e for e in self._journal.in_state(*SUBMITTED) if e.id not in self._held]
         if not submitted:
             return 0
         began = self._clock()
@@ -98,13 +115,47 @@ class Track:
         judged, changed = self._judge_all(submitted, sightings, records)
         judged = self._followed(judged)
         crashpoint("track.judged")
-        self._write_down(judged)
+        self._write_down(self._delivered(judged))
         self._take_out([j.experiment.job for j in judged if j.waits])
         for j in judged:
             self._forget(j.experiment.id)
         ending = any(e.task in records[e.batch] for e in submitted)
         self.period.after(took=took, news=bool(judged or changed or ending))
         return len(judged)
+
+    def deliver(self) -> int:
+        """Write down endings that waited for their results to be out; returns how many.
+
+        Called each round. Raises JournalError; it is written then.
+        """
+        if not self._held:
+            return 0
+        wished = {e.id for e in self._journal.cancel_wished()}
+        held = [replace(j, wished=j.experiment.id in wished) for j in self._held.values()]
+        delivered = self._delivered(held)
+        self._write_down(delivered)
+        for j in delivered:
+            del self._held[j.experiment.id]
+        return len(delivered)
+
+    def _delivered(self, judged: Sequence[_Judged]) -> list[_Judged]:
+        """Those whose results are out, or were given up; the others are held."""
+        if self._delivery is None:
+            return list(judged)
+        out: list[_Judged] = []
+        waits: list[tuple[str, str]] = []
+        for j in judged:
+            e = j.experiment
+            unsaved = self._delivery.settle(e, j.record, hurry=j.wished)
+            if unsaved is not None:
+                out.append(replace(j, outcome=with_unsaved(j.outcome, unsaved)))
+                continue
+            if e.id not in self._held:
+                waits.append((e.id, DELIVERING))
+            self._held[e.id] = j
+        if waits:
+            self._journal.waits(waits)
+        return out
 
     def _forget(self, experiment: str) -> None:
         for memory in (

@@ -208,10 +208,12 @@ def test_an_attempt_that_is_followed_by_another_is_not_the_end(desk: Desk) -> No
         (event("final", Reason.PAYLOAD_EXIT) + event("followed", Reason.PAYLOAD_EXIT), False),
         ('{"event": "metadata", "json": "\\"client_told\\""}\n', False),
         ('["client_told"]\n', False),
+        (event("final", Reason.PAYLOAD_EXIT).replace("}", ', "at": "s3"}'), True),
+        (event("final", Reason.PAYLOAD_EXIT).replace("}", ', "at": "file"}'), False),  # staged
     ],
 )
 def test_only_the_same_ending_told_as_final_counts_as_told(events: str, told: bool) -> None:
-    assert job_side_told(events.encode(), Reason.PAYLOAD_EXIT) is told
+    assert job_side_told(events.encode(), Reason.PAYLOAD_EXIT, "s3") is told
 
 
 def test_a_record_of_a_later_submission_under_the_same_key_is_left_alone() -> None:

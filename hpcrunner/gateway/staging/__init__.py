@@ -1,0 +1,1 @@
+"""``staging: gateway``: the gateway carries what nodes without a network cannot."""
