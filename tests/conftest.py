@@ -111,6 +111,27 @@ def cluster() -> Cluster:
     return found
 
 
+@dataclass(frozen=True)
+class Containers:
+    """The development cluster's container runtime, and its images: see docs there."""
+
+    program: str
+    busybox: str
+    python: str
+
+
+@pytest.fixture(scope="session")
+def containers() -> Containers:
+    """A real Apptainer; skips, with the reason, where there is none."""
+    facts = STATE / "cluster.json"
+    if not facts.exists():
+        pytest.skip(f"no development cluster at {STATE}: 'make cluster' starts it")
+    found = json.loads(facts.read_text()).get("apptainer", {})
+    if not found.get("program"):
+        pytest.skip(f"no Apptainer here: {found.get('unavailable')}")
+    return Containers(found["program"], found["busybox_image"], found["python_image"])
+
+
 @pytest.fixture(scope="session")
 def new_workdir(cluster: Cluster) -> Callable[[], AbstractContextManager[Path]]:
     """A context with a folder of the ordinary user, gone after it."""

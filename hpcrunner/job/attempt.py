@@ -18,6 +18,7 @@ from hpcrunner.job import artifacts, claim, limits
 from hpcrunner.job.build import last_lines
 from hpcrunner.job.clientrecord import ClientRecord, client_record, tell_client
 from hpcrunner.job.container import Container, as_signal, failure_of, open_container
+from hpcrunner.job.containerpython import prepare_inside
 from hpcrunner.job.diskwatch import DiskWatch
 from hpcrunner.job.ending import (
     Ending,
@@ -257,9 +258,10 @@ class _Attempt:
             self.container = _elsewhere(
                 partial(open_container, experiment, plan.setup, workspace, self.environ, events)
             )
-            python = prepare_python(
-                experiment, plan.setup, workspace, self.environ, events, self.container
-            )
+            if self.container is None:
+                python = prepare_python(experiment, plan.setup, workspace, self.environ, events)
+            else:
+                python = prepare_inside(self.container, experiment, plan.setup, events)
             crashpoint("job.environment_ready")
             words, environment = self._command(workspace, python)
             if self.client is not None:

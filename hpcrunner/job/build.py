@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpcrunner.job.interpreter import Interpreter
@@ -23,7 +24,7 @@ _TAIL_LINES = 6
 # often does, and the environment works all the same.
 _CONFLICT = re.compile(rb"No solution found|ResolutionImpossible|conflicting dependencies")
 # An installer's settings that a request may bring in ``config.env``, for an index of its own.
-_SETTING = re.compile(r"(PIP|UV)_[A-Z0-9_]+|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy")
+SETTING = re.compile(r"(PIP|UV)_[A-Z0-9_]+|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy")
 _NOT_FOR_BUILDERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
@@ -31,9 +32,21 @@ class BuildError(Exception):
     """An installer ended with an error; its output is in the log."""
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A container to build in: ``prefix`` goes before each command.
+
+    ``uv`` is its path in there, "" for the image's own venv and pip. An environment adds to what
+    the image has installed.
+    """
+
+    prefix: tuple[str, ...]
+    uv: str = ""
+
+
 def installer_settings(environment: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """The entries of ``config.env`` that steer the installers."""
-    return tuple(sorted((k, v) for k, v in environment if _SETTING.fullmatch(k)))
+    return tuple(sorted((k, v) for k, v in environment if SETTING.fullmatch(k)))
 
 
 def builder_environment(
@@ -57,6 +70,7 @@ def build(
     phases: Sequence[Requirements],
     environ: Mapping[str, str],
     log: Path,
+    inside: Inside | None = None,
 ) -> bool:
     """Build a virtual environment in ``target``, a folder that does not exist yet.
 
@@ -64,18 +78,21 @@ def build(
     to ``log``. Returns False where pins contradict each other and were installed all the same.
     Raises EnvironmentFailed with the log's last lines, and OSError.
     """
-    uv = _uv(environ)
+    prefix = inside.prefix if inside else ()
+    uv = inside.uv if inside else uv_here(environ)
     resolved = True
     try:
         if uv:
             words = [uv, "venv", "--no-project", "--python", interpreter.path, str(target)]
         else:
             words = [interpreter.path, "-I", "-m", "venv", str(target)]
-        _run(words, environ, log)
+        words += ["--system-site-packages"] if inside else []
+        _run([*prefix, *words], environ, log)
         for number, requirements in enumerate(phases, start=1):
             if requirements.lines:
                 listed = _write_list(log.parent / f"requirements-{number}.txt", requirements)
-                resolved &= _install(uv, target, listed, requirements.frozen, environ, log)
+                install = [*prefix, *_install_words(uv, target, listed)]
+                resolved &= _install(install, requirements.frozen, environ, log)
     except BuildError as error:
         raise EnvironmentFailed(
             f"{error}: {' | '.join(last_lines(log))}",
@@ -94,24 +111,19 @@ def last_lines(log: Path) -> tuple[str, ...]:
     return tuple(re.sub(r"://[^/@\s]+@", "://****@", line) for line in lines[-_TAIL_LINES:])
 
 
-def _install(
-    uv: str | None,
-    target: Path,
-    listed: Path,
-    frozen: bool,
-    environ: Mapping[str, str],
-    log: Path,
-) -> bool:
+def _install_words(uv: str | None, target: Path, listed: Path) -> list[str]:
+    python = str(target / "bin" / "python")
+    if uv:
+        return [uv, "pip", "install", "--python", python, "--requirement", str(listed)]
+    pip = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    return [*pip, "--requirement", str(listed)]
+
+
+def _install(words: list[str], frozen: bool, environ: Mapping[str, str], log: Path) -> bool:
     """Install a list; once more where that fails, without resolving where its pins conflict.
 
     Returns whether the list was resolved.
     """
-    python = str(target / "bin" / "python")
-    if uv:
-        words = [uv, "pip", "install", "--python", python, "--requirement", str(listed)]
-    else:
-        pip = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-        words = [*pip, "--requirement", str(listed)]
     said_before = log.stat().st_size
     try:
         _run(words, environ, log)
@@ -167,7 +179,7 @@ def _write_list(path: Path, requirements: Requirements) -> Path:
     return path
 
 
-def _uv(environ: Mapping[str, str]) -> str | None:
+def uv_here(environ: Mapping[str, str]) -> str | None:
     """uv beside the Python that runs us, else on PATH."""
     beside = Path(sys.executable).with_name("uv")
     if os.access(beside, os.X_OK):

@@ -27,11 +27,10 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.job.allocation import allocation_of
 from hpcrunner.job.build import build, builder_environment, installer_settings
 from hpcrunner.job.cache import USED, start_sweep
-from hpcrunner.job.container import Container
 from hpcrunner.job.events import Events
 from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.job.limits import duration
-from hpcrunner.job.payload import CONTAINER_PYTHON, PythonHome, expanded
+from hpcrunner.job.payload import PythonHome, expanded
 from hpcrunner.job.requirements import EnvironmentFailed, Requirements, groom
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import expand, private_folder, remove_tree
@@ -52,14 +51,11 @@ def prepare_python(
     workspace: Workspace,
     environ: Mapping[str, str],
     events: Events,
-    container: Container | None = None,
 ) -> PythonHome:
     """The Python to run the payload with; the build's log and lists go to the runner's folder.
 
     Raises EnvironmentFailed, NodeFolderError and OSError.
     """
-    if container is not None:
-        return PythonHome(CONTAINER_PYTHON)  # the image brings its own
     path = choose_interpreter(experiment.python_version, setup.interpreters, environ)
     own_client = studioml_of(workspace.cwd)
     if not (experiment.python_packages or experiment.pip or own_client):
@@ -72,37 +68,77 @@ def prepare_python(
             remedy="mend 'interpreters' in the site file, or the PATH of the jobs",
         )
     gpus = allocation_of(environ, experiment.cpus, experiment.gpus, experiment.gpu_vendor).has_gpus
+    phases = phases_of(experiment, interpreter.version, own_client, events, gpus=gpus)
+    if not any(phase.lines for phase in phases):
+        return PythonHome(path)
+    settings = installer_settings(expanded(experiment.environment, environ))
+    cache = cache_folder(setup, environ)
+
+    def build_now(target: Path) -> bool:
+        tools = builder_environment(environ, settings, cache)
+        return build(target, interpreter, phases, tools, workspace.runner / LOG_NAME)
+
+    folder = environment_folder(cache, environment_key(interpreter, phases, settings))
+    venv = cached_environment(folder, interpreter.path, build_now, events)
+    start_sweep(cache, setup.environments_kept)
+    return PythonHome(str(venv / "bin" / "python"), str(venv))
+
+
+def phases_of(
+    experiment: PlannedExperiment, version: str, own_client: str, events: Events, *, gpus: bool
+) -> tuple[Requirements, ...]:
+    """What is installed, one list after the other, for a Python of that version.
+
+    Raises EnvironmentFailed.
+    """
     phases = (
-        groom(experiment.python_packages, interpreter.version, gpus=gpus, studioml=own_client),
-        groom(experiment.pip, interpreter.version, gpus=gpus),
+        groom(experiment.python_packages, version, gpus=gpus, studioml=own_client),
+        groom(experiment.pip, version, gpus=gpus),
     )
     for phase in phases:
         for line, why in phase.left_out:
             events.tell("left_out", f"requirement left out: {line}: {why}")
         for line, instead in phase.changed:
             events.tell("changed", f"requirement changed: {line} is installed as {instead}")
-    if not any(phase.lines for phase in phases):
-        return PythonHome(path)
-    settings = installer_settings(expanded(experiment.environment, environ))
-    key = environment_key(interpreter, phases, settings)
+    return phases
+
+
+def cache_folder(setup: NodeSetup, environ: Mapping[str, str]) -> Path:
+    """The site's cache on this node. Raises NodeFolderError and OSError."""
     cache = expand(setup.cache, environ, what="cache")
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = private_folder(private_folder(cache / "environments") / key)
+    return cache
+
+
+def environment_folder(cache: Path, key: str) -> Path:
+    """The folder of an environment, there already or made now."""
+    return private_folder(private_folder(cache / "environments") / key)
+
+
+def cached_environment(
+    folder: Path,
+    builder: str,
+    build_now: Callable[[Path], bool],
+    events: Events,
+    there: Callable[[Path], bool] = Path.exists,
+) -> Path:
+    """The environment of a folder, in use from now on; ``build_now`` builds it where it is not.
+
+    ``there`` looks whether its interpreter is. Raises EnvironmentFailed and OSError.
+    """
+    name = folder.name[:12]
 
     def build_here(target: Path) -> None:
         began = time.monotonic()
-        events.tell("building", f"environment {key[:12]}: building with {interpreter.path}")
-        tools = builder_environment(environ, settings, cache)
-        resolved = build(target, interpreter, phases, tools, workspace.runner / LOG_NAME)
-        text = f"environment {key[:12]}: built in {duration(time.monotonic() - began)}"
+        events.tell("building", f"environment {name}: building with {builder}")
+        resolved = build_now(target)
+        text = f"environment {name}: built in {duration(time.monotonic() - began)}"
         if not resolved:
             text += "; its pins contradict each other, so no dependencies were added to them"
         events.tell("built", text)
 
     mark_used(folder / USED)  # before it is looked for: see cache.py
-    venv = Cached(folder).get(build_here, events)
-    start_sweep(cache, setup.environments_kept)
-    return PythonHome(str(venv / "bin" / "python"), str(venv))
+    return Cached(folder, there).get(build_here, events)
 
 
 def studioml_of(code: Path) -> str:
@@ -122,14 +158,19 @@ def environment_key(
     interpreter: Interpreter,
     phases: tuple[Requirements, ...],
     settings: tuple[tuple[str, str], ...],
+    image: str = "",
 ) -> str:
-    """The name of an environment: the same for all requests that would build the same."""
+    """The name of an environment: the same for all requests that would build the same.
+
+    ``image`` is the identity of the container image it is for.
+    """
     content = [
         _LAYOUT,
         interpreter.real,
         interpreter.version,
         [phase.canonical for phase in phases],
         settings,
+        *([image] if image else ()),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -137,8 +178,9 @@ def environment_key(
 class Cached:
     """One key's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, there: Callable[[Path], bool] = Path.exists) -> None:
         self._folder = folder
+        self._there = there
         self._current = folder / "current"
         self._failed = folder / "failed"
 
@@ -167,7 +209,7 @@ class Cached:
         except (OSError, ValueError):
             return None
         # The link in there leads to the interpreter, which may have been updated away.
-        return venv if (venv / "bin" / "python").exists() else None
+        return venv if self._there(venv / "bin" / "python") else None
 
     def _build(self, build_here: Build) -> Path:
         self._clear_wrecks()

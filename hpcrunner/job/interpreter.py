@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hpcrunner.job.requirements import EnvironmentFailed
 
-_PROBE = (
+PROBE = (
     "import os,sys;"
     "print('%d.%d.%d'%sys.version_info[:3]);"
     "print(os.path.realpath(getattr(sys,'_base_executable',None) or sys.executable))"
@@ -68,7 +68,7 @@ def probe(path: str, environ: Mapping[str, str]) -> Interpreter | None:
     """Ask an interpreter for its version and real path; None where it does not answer."""
     try:
         answer = subprocess.run(
-            [path, "-I", "-S", "-c", _PROBE],
+            [path, "-I", "-S", "-c", PROBE],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,

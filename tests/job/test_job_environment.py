@@ -159,7 +159,7 @@ def test_builders_get_the_nodes_settings_and_the_requests_index() -> None:
 @pytest.fixture(params=["uv", "pip"])
 def tool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "pip":
-        monkeypatch.setattr("hpcrunner.job.build._uv", lambda _: None)
+        monkeypatch.setattr("hpcrunner.job.build.uv_here", lambda _: None)
 
 
 BACKEND = """
