@@ -20,6 +20,7 @@ from hpcrunner.gateway.collector import Collector
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.gateway import Gateway, Hold
 from hpcrunner.gateway.happenings import Tell, nobody
+from hpcrunner.gateway.images import open_images
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
@@ -220,7 +221,9 @@ def _reporter(hold: Hold, options: GatewayOptions) -> Reporter | None:
 
 def _preparations(hold: Hold, site: Site, staging: Staging | None) -> list[Preparation]:
     """What this site's experiments need before they are submitted, one for each kind of thing."""
-    return list(staging.preparations) if staging else []
+    kinds: list[Preparation] = list(staging.preparations) if staging else []
+    images = open_images(hold.journal, hold.spool, site)
+    return [*kinds, images] if images is not None else kinds
 
 
 def _metadata_store(hold: Hold, site: Site) -> MetadataStore | None:
