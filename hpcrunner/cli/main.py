@@ -22,6 +22,7 @@ from hpcrunner.cli import (
     render,
     results,
     site,
+    site_init,
     status,
     submit,
 )
@@ -46,6 +47,7 @@ app.command("gc")(gc.gc)
 app.command("render")(render.render)
 app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
+site.app.command("init")(site_init.init)
 app.add_typer(site.app, name="site")
 app.command("demo")(demo.demo)
 

@@ -1,4 +1,4 @@
-"""The options that name queues and their servers, for the gateway and for whoever looks after it."""
+"""The options that name queues and their servers, for the gateway and for the doctor."""
 
 from __future__ import annotations
 

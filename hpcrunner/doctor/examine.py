@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class _Round:
     hindered: str = ""
     changes: dict[str, Any] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
-    proved: bool = False
+    hosts: list[str] = field(default_factory=list)
 
 
 def examine(
@@ -89,7 +90,8 @@ def examine(
         yield from _stores(work)
         yield from _container(work)
         yield from _probe(work)
-        yield folders.judge_shared(site.spool_path, mount_of(site.spool_path), proved=work.proved)
+        path = site.spool_path
+        yield folders.judge_shared(path, mount_of(path), work.hosts, socket.gethostname())
     finally:
         if made:  # and nothing but us was ever in it
             with suppress(OSError):
@@ -197,10 +199,15 @@ def _probe(work: _Round) -> Iterator[Finding]:
             )
         finally:
             scheduler.close()
-    work.proved = any(one.report is not None for one in seen)
+    work.hosts += [one.report.host for one in seen if one.report is not None]
     differs = [f"by {scheduler.name}", *work.differs]
+    told: set[tuple[str, str]] = set()
     for one in seen:
-        yield from judge_probe(one, site, work.skew, differs)
+        for finding in judge_probe(one, site, work.skew, differs):
+            # What both jobs saw is said once.
+            if (finding.check, finding.what) not in told:
+                told.add((finding.check, finding.what))
+                yield finding
 
 
 def _probes(site: Site, work: _Round, planted: str) -> Iterator[Probe]:

@@ -7,7 +7,7 @@ import os
 import stat
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,21 +102,21 @@ def judge_spool(facts: FolderFacts) -> Iterator[Finding]:
         yield ok("spool", f"private, {pace}{free}, on {facts.mount.type or 'some disk'}", where)
 
 
-def judge_shared(path: Path, mount: Mount, *, proved: bool) -> Finding:
-    """Whether nodes see what lies here; ``proved`` where a job has shown it."""
-    where = str(path)
-    if proved:
-        return ok("shared", f"a node saw it ({mount.type or 'file system of some type'})", where)
-    if mount.shared:
-        return ok("shared", f"on {mount.type}, which machines share", where)
-    if mount.shared is None:
-        return ok("shared", f"on {mount.type or 'some disk'}; a probe job would show more", where)
-    return warning(
-        "shared",
-        f"on {mount.type}, which is a disk of one machine",
-        where,
-        "put it on a file system that the nodes see; a probe job shows whether they do",
-    )
+def judge_shared(path: Path, mount: Mount, hosts: Sequence[str], here: str) -> Finding:
+    """Whether nodes see what lies here; ``hosts`` are those that a job has shown to see it."""
+    where, kind = str(path), mount.type or "a file system of some type"
+    if any(host != here for host in hosts):
+        return ok("shared", f"other hosts see it ({kind})", where)
+    if hosts:
+        return ok("shared", f"a job saw it, on this very host ({kind})", where)
+    if mount.shared is False:
+        return warning(
+            "shared",
+            f"on {kind}, which is a disk of one machine",
+            where,
+            "put it on a file system that the nodes see; a probe job shows whether they do",
+        )
+    return ok("shared", f"on {kind}; a probe job shows whether nodes see it", where)
 
 
 def judge_skew(seconds: float, what: str) -> Finding:

@@ -8,6 +8,7 @@ from hpcrunner import __version__
 from hpcrunner.doctor.finding import Finding, fault, ok, warning
 from hpcrunner.doctor.folders import judge_skew
 from hpcrunner.doctor.probe import Seen
+from hpcrunner.doctor.stores import shown
 from hpcrunner.request.probe import CommandSeen, FolderSeen, ProbeReport
 from hpcrunner.request.units import format_bytes
 from hpcrunner.sites.site import Site
@@ -34,11 +35,11 @@ def judge_probe(seen: Seen, site: Site, login_skew: float, differs: Sequence[str
             fault(
                 "node.store",
                 f"not reached from the node ({store.trouble})",
-                f"{where}: {store.address}",
+                f"{where}: {shown(store.address)}",
                 "jobs fetch and save there: see the node's network, proxy and the key s3.ca",
             )
             if store.trouble
-            else ok("node.store", "reached", f"{where}: {store.address}")
+            else ok("node.store", "reached", f"{where}: {shown(store.address)}")
         )
     found += judge_times(seen, report, site, login_skew, where)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hpcrunner.doctor.finding import Finding, not_tried, of_error, ok
+from hpcrunner.doctor.finding import Finding, fault, not_tried, ok
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.metadata_store import location_of
 from hpcrunner.request.location import Location
@@ -53,9 +53,14 @@ def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
 def judge_store(place: Location) -> Finding:
     """Ask a store from here."""
     try:
-        return ok("store", reach(place), str(place).removesuffix(f"/{_OBJECT}"))
+        return ok("store", reach(place), shown(str(place)))
     except HpcrunnerError as error:
-        return of_error("store", error)
+        return fault("store", error.what, shown(str(place)), error.remedy)
+
+
+def shown(address: str) -> str:
+    """The address without the object that need not be there."""
+    return address.removesuffix(f"/{_OBJECT}")
 
 
 def judge_stores(site: Site, places: Sequence[Location]) -> list[Finding]:

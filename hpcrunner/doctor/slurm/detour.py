@@ -6,6 +6,7 @@ from typing import Any
 
 from hpcrunner.doctor.slurm.facts import Facts
 from hpcrunner.doctor.slurm.library import Library
+from hpcrunner.doctor.slurm.partitions import most_of
 from hpcrunner.sites.parts import Partition
 from hpcrunner.sites.site import Site
 
@@ -18,21 +19,32 @@ def detour(site: Site, facts: Facts, library: Library | None) -> tuple[dict[str,
     if site.account and mine and site.account.lower() not in mine:
         changes["account"] = None
         differs.append(f"without the account {site.account}")
-    kept = tuple(p for p in site.partitions if not _hopeless(p, facts))
-    if len(kept) < len(site.partitions):
+    kept = tuple(part for p in site.partitions if (part := _passable(site, p, facts)) is not None)
+    if kept != site.partitions:
         changes["partitions"] = kept
-        gone = [p.name for p in site.partitions if p not in kept]
-        differs.append(f"without the partition(s) {', '.join(gone)}")
+        names = {p.name for p in kept}
+        gone = [p.name for p in site.partitions if p.name not in names]
+        differs.append(
+            f"without the partition(s) {', '.join(gone)}" if gone else "without some GPUs"
+        )
     if library is not None and library.answer is None and site.scheduler == "drmaa":
         changes["scheduler"] = "sbatch"
         differs.append("through sbatch")
     return changes, differs
 
 
-def _hopeless(partition: Partition, facts: Facts) -> bool:
-    """Whether no job can be submitted there: no such partition, or an account not the user's."""
-    if not facts.has("partitions"):
-        return False
+def _passable(site: Site, partition: Partition, facts: Facts) -> Partition | None:
+    """The partition with the GPUs that it has; None where no job can be submitted there: no such
+    partition, or an account that is not the user's.
+    """
+    if not (facts.has("partitions") and facts.has("nodes")):
+        return partition
     mine = {row.account for row in facts.associations}
     stranger = bool(partition.account and mine and partition.account.lower() not in mine)
-    return stranger or partition.name not in {p.name for p in facts.partitions}
+    if stranger or partition.name not in {p.name for p in facts.partitions}:
+        return None
+    nodes = facts.nodes_of(partition.name)
+    there = tuple(gpu for gpu in partition.gpus if most_of(site, partition, gpu, nodes))
+    if partition.gpus_only and not there:
+        return None
+    return partition.model_copy(update={"gpus": there})

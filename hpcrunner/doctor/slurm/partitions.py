@@ -84,7 +84,7 @@ def _sizes(
     partition: Partition, there: RealPartition, nodes: Sequence[RealNode], where: str
 ) -> Iterator[Finding]:
     if there.max_time is not None:
-        real = _clock(there.max_time)
+        real = clock(there.max_time)
         if partition.max_time is None:
             yield warning(
                 "partitions",
@@ -95,7 +95,7 @@ def _sizes(
         elif partition.max_time > there.max_time:
             yield fault(
                 "partitions",
-                f"{_clock(partition.max_time)}, and Slurm allows {real}",
+                f"{clock(partition.max_time)}, and Slurm allows {real}",
                 f"{where}.max_time",
                 f"max_time: {real}",
             )
@@ -124,16 +124,24 @@ def _gpus(
     site: Site, partition: Partition, nodes: Sequence[RealNode], where: str
 ) -> Iterator[Finding]:
     for number, gpu in enumerate(partition.gpus):
-        yield from _gpu(gpu, _chosen(site, partition, gpu, nodes), nodes, f"{where}.gpus[{number}]")
+        most = most_of(site, partition, gpu, nodes)
+        shards = max((n.shards for n in chosen(site, partition, gpu, nodes)), default=0)
+        yield from _gpu(gpu, most, shards, nodes, f"{where}.gpus[{number}]")
+
+
+def most_of(site: Site, partition: Partition, gpu: Gpu, nodes: Sequence[RealNode]) -> int:
+    """How many of these GPUs one of the nodes has at most. A job that names no type gets any."""
+    counts = (
+        sum(count for kind, count in node.gpus if gpu.type in ("", kind))
+        for node in chosen(site, partition, gpu, nodes)
+    )
+    return max(counts, default=0)
 
 
 def _gpu(
-    gpu: Gpu, chosen: Sequence[RealNode], nodes: Sequence[RealNode], where: str
+    gpu: Gpu, most: int, shards: int, nodes: Sequence[RealNode], where: str
 ) -> Iterator[Finding]:
     types = sorted({kind for node in nodes for kind, _ in node.gpus})
-    # A job that names no type gets any.
-    counts = [sum(count for kind, count in node.gpus if gpu.type in ("", kind)) for node in chosen]
-    most = max(counts, default=0)
     if not most:
         near = difflib.get_close_matches(gpu.type, types, n=1)
         hint = f"nearest: {near[0]}; " if near else ""
@@ -153,7 +161,6 @@ def _gpu(
             f"{where}.count",
             f"count: {most}",
         )
-    shards = max((node.shards for node in chosen), default=0)
     if gpu.shards * most > shards:
         yield fault(
             "gpus",
@@ -171,9 +178,7 @@ def _gpu(
         )
 
 
-def _chosen(
-    site: Site, partition: Partition, gpu: Gpu, nodes: Sequence[RealNode]
-) -> list[RealNode]:
+def chosen(site: Site, partition: Partition, gpu: Gpu, nodes: Sequence[RealNode]) -> list[RealNode]:
     """The nodes that the constraint leaves, as far as it is a plain list of features."""
     words = joined_constraint((*site.directives, *partition.directives), gpu.constraint)
     constraint = constraint_of(words)
@@ -195,7 +200,7 @@ def _name(gpu: Gpu) -> str:
     return f"GPUs of type {gpu.type}" if gpu.type else "GPUs"
 
 
-def _clock(seconds: int) -> str:
+def clock(seconds: int) -> str:
     """As a site file has it."""
     hours, rest = divmod(seconds, 3600)
     days, hour = divmod(hours, 24)
