@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcrunner.job.interpreter import Interpreter
-from hpcrunner.job.requirements import EnvironmentFailed, Requirements
+from hpcrunner.interpreter import Interpreter, uv_here
+from hpcrunner.request.requirements import EnvironmentFailed, Requirements
 
 RETRY_PAUSE = 3.0
 _TAIL_BYTES = 4096
@@ -23,8 +21,6 @@ _TAIL_LINES = 6
 # What the installers say when pins contradict each other: ``pip freeze`` of a real environment
 # often does, and the environment works all the same.
 _CONFLICT = re.compile(rb"No solution found|ResolutionImpossible|conflicting dependencies")
-# An installer's settings that a request may bring in ``config.env``, for an index of its own.
-SETTING = re.compile(r"(PIP|UV)_[A-Z0-9_]+|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy")
 _NOT_FOR_BUILDERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
@@ -42,11 +38,6 @@ class Inside:
 
     prefix: tuple[str, ...]
     uv: str = ""
-
-
-def installer_settings(environment: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The entries of ``config.env`` that steer the installers."""
-    return tuple(sorted((k, v) for k, v in environment if SETTING.fullmatch(k)))
 
 
 def builder_environment(
@@ -177,11 +168,3 @@ def _write_list(path: Path, requirements: Requirements) -> Path:
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in requirements.lines)
     return path
-
-
-def uv_here(environ: Mapping[str, str]) -> str | None:
-    """uv beside the Python that runs us, else on PATH."""
-    beside = Path(sys.executable).with_name("uv")
-    if os.access(beside, os.X_OK):
-        return str(beside)
-    return shutil.which("uv", path=environ.get("PATH"))

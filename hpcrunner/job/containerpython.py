@@ -11,14 +11,12 @@ import os
 import subprocess
 from pathlib import Path
 
+from hpcrunner.interpreter import PROBE, Interpreter, uv_here
 from hpcrunner.job.allocation import allocation_of
 from hpcrunner.job.build import (
-    SETTING,
     Inside,
     build,
     builder_environment,
-    installer_settings,
-    uv_here,
 )
 from hpcrunner.job.cache import start_sweep
 from hpcrunner.job.container import (
@@ -39,10 +37,9 @@ from hpcrunner.job.environment import (
     studioml_of,
 )
 from hpcrunner.job.events import Events
-from hpcrunner.job.interpreter import PROBE, Interpreter
 from hpcrunner.job.payload import CONTAINER_PYTHON, PythonHome, expanded
-from hpcrunner.job.requirements import EnvironmentFailed
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
+from hpcrunner.request.requirements import SETTING, EnvironmentFailed, installer_settings
 
 _PROBE = (
     f"{PROBE};from importlib.util import find_spec;"

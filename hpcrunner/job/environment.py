@@ -24,17 +24,22 @@ from contextlib import suppress
 from pathlib import Path
 
 from hpcrunner.crashpoint import crashpoint
+from hpcrunner.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.job.allocation import allocation_of
-from hpcrunner.job.build import build, builder_environment, installer_settings
+from hpcrunner.job.build import build, builder_environment
 from hpcrunner.job.cache import USED, start_sweep
 from hpcrunner.job.events import Events
-from hpcrunner.job.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.job.limits import duration
 from hpcrunner.job.payload import PythonHome, expanded
-from hpcrunner.job.requirements import EnvironmentFailed, Requirements, groom
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import expand, private_folder, remove_tree
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
+from hpcrunner.request.requirements import (
+    EnvironmentFailed,
+    Requirements,
+    groom,
+    installer_settings,
+)
 from hpcrunner.sharedlock import try_lock
 from hpcrunner.usemark import mark_used
 

@@ -68,6 +68,12 @@ class Site(Part):
         examples=["generic-slurm", "../base.yaml"],
     )
     description: Text = Field(default="", description="For people.")
+    needs: tuple[Literal["account", "qos"], ...] = Field(
+        default=(),
+        description="Keys that only each user knows, and without which the cluster takes no job: "
+        "the site cannot be used before a file that extends this one sets them.",
+        examples=["account"],
+    )
     scheduler: Literal["auto", "drmaa", "sbatch", "gridengine", "local"] = Field(
         default="auto",
         description="Slurm by `drmaa` or by `sbatch`; `auto` takes DRMAA if its library loads and "

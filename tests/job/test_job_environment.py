@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hpcrunner import sharedlock as lock
-from hpcrunner.job.build import build, builder_environment, installer_settings
+from hpcrunner.interpreter import probe
+from hpcrunner.job.build import build, builder_environment
 from hpcrunner.job.environment import Cached, studioml_of
 from hpcrunner.job.events import Events
-from hpcrunner.job.interpreter import probe
-from hpcrunner.job.requirements import EnvironmentFailed, groom
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.requirements import EnvironmentFailed, groom, installer_settings
 from hpcrunner.sharedlock import folder_lock, try_lock
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcrunner.job.interpreter import choose_interpreter
-from hpcrunner.job.requirements import EnvironmentFailed
+from hpcrunner.interpreter import choose_interpreter
+from hpcrunner.request.requirements import EnvironmentFailed
 
 OURS = "{}.{}".format(*sys.version_info)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcrunner.interpreter import Interpreter
 from hpcrunner.job.environment import environment_key, studioml_of
-from hpcrunner.job.interpreter import Interpreter
-from hpcrunner.job.requirements import EnvironmentFailed, groom, pinned_version
+from hpcrunner.request.requirements import EnvironmentFailed, groom, pinned_version
 
 PYTHON = Interpreter("/usr/bin/python3.11", "3.11.2", "/usr/bin/python3.11")
 

@@ -33,6 +33,10 @@ _FLOORS: tuple[tuple[tuple[int, ...], Mapping[str, tuple[str, str]]], ...] = (
 _NO_SUCH_PACKAGE = re.compile(r"pkg[-_.]resources\b", re.IGNORECASE)
 
 
+# An installer's settings that a request may bring in ``config.env``, for an index of its own.
+SETTING = re.compile(r"(PIP|UV)_[A-Z0-9_]+|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy")
+
+
 class EnvironmentFailed(HpcrunnerError):
     """The Python environment that the request asks for cannot be had."""
 
@@ -58,6 +62,11 @@ class Requirements:
     def canonical(self) -> tuple[str, ...]:
         """The lines as they enter the environment's key: order and spelling do not count."""
         return tuple(sorted(map(_canonical, self.lines)))
+
+
+def installer_settings(environment: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The entries of ``config.env`` that steer the installers."""
+    return tuple(sorted((k, v) for k, v in environment if SETTING.fullmatch(k)))
 
 
 def groom(

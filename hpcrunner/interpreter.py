@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from hpcrunner.job.requirements import EnvironmentFailed
+from hpcrunner.request.requirements import EnvironmentFailed
 
 PROBE = (
     "import os,sys;"
@@ -103,3 +104,11 @@ def _parts(version: str) -> tuple[str, ...]:
 
 def _our_version() -> str:
     return ".".join(map(str, sys.version_info[:3]))
+
+
+def uv_here(environ: Mapping[str, str]) -> str | None:
+    """uv beside the Python that runs us, else on PATH."""
+    beside = Path(sys.executable).with_name("uv")
+    if os.access(beside, os.X_OK):
+        return str(beside)
+    return shutil.which("uv", path=environ.get("PATH"))
