@@ -17,6 +17,7 @@ from hpcrunner.cli import (
     drain,
     gateway,
     gc,
+    image,
     keys,
     logs,
     render,
@@ -47,6 +48,7 @@ app.command("gc")(gc.gc)
 app.command("render")(render.render)
 app.add_typer(dead.app, name="dead")
 app.add_typer(keys.app, name="keys")
+app.add_typer(image.app, name="image")
 site.app.command("init")(site_init.init)
 app.add_typer(site.app, name="site")
 app.command("demo")(demo.demo)

@@ -24,7 +24,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +35,9 @@ from hpcrunner.images.errors import FailedBefore
 from hpcrunner.images.look import sha256_of
 from hpcrunner.images.pull import Pause, Tell
 from hpcrunner.images.store import no_room
-from hpcrunner.nodefolders import private_folder, remove_tree
+from hpcrunner.nodefolders import expand, private_folder, remove_tree
 from hpcrunner.request.faults import Fault, fault_of_reason
+from hpcrunner.request.plan import NodeSetup
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.units import format_bytes
 from hpcrunner.sharedlock import try_lock
@@ -68,7 +69,7 @@ class Entry:
 
 
 class ImageCache:
-    """The cache in a site's folder; ``limit`` bounds its bytes.
+    """The cache in a folder of ours, made if need be; ``limit`` bounds its bytes.
 
     ``mark`` says that an image is in use: by this process (the default), or for now.
     """
@@ -82,8 +83,8 @@ class ImageCache:
         tell: Tell,
         pause: Pause = time.sleep,
     ) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder = private_folder(folder / FOLDER)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = private_folder(folder)
         self._limit = limit
         self._mark = mark
         self._tell = tell
@@ -127,15 +128,6 @@ class ImageCache:
                 self._tell("waiting", f"image {reference}: another job is pulling it")
             self._pause(look)
             look = min(look * 1.5, _LONGEST_LOOK)
-
-    def entries(self) -> list[Entry]:
-        """All that is known here, by reference; raises OSError."""
-        found = []
-        for path in self.folder.glob("*.json"):
-            entry = _read_entry(path)
-            if entry is not None and (self.folder / entry.image).exists():
-                found.append(entry)
-        return sorted(found, key=lambda entry: entry.reference)
 
     def _there(self, key: str, refresh: float | None) -> tuple[Path | None, bool]:
         """The image, marked as used, and whether it is to be looked up again."""
@@ -234,6 +226,22 @@ class ImageCache:
             return clock_of(self.folder)
         except OSError:
             return time.time()  # a full disk
+
+
+def images_folder(node: NodeSetup, environ: Mapping[str, str]) -> Path:
+    """Where the site's images lie on this machine. Raises NodeFolderError."""
+    folder = expand(node.images.cache or node.cache, environ, what="container.cache")
+    return folder / FOLDER
+
+
+def cached_images(folder: Path) -> list[Entry]:
+    """The images that are there, by reference."""
+    found = []
+    for path in folder.glob("*.json"):
+        entry = _read_entry(path)
+        if entry is not None and (folder / entry.image).exists():
+            found.append(entry)
+    return sorted(found, key=lambda entry: entry.reference)
 
 
 def key_of(*words: str) -> str:

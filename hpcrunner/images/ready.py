@@ -9,13 +9,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from hpcrunner.images.cache import ImageCache, Mark, key_of
+from hpcrunner.images.cache import ImageCache, Mark, images_folder, key_of
 from hpcrunner.images.errors import ImageUnusable, PullFailed
 from hpcrunner.images.look import Found, look_at, sha256_of
 from hpcrunner.images.pull import Pause, Tell, pull
 from hpcrunner.images.store import fetch, no_image, version_of
 from hpcrunner.images.verify import verify
-from hpcrunner.nodefolders import expand
 from hpcrunner.request.image import ImageSetup, PlannedImage, changes
 from hpcrunner.request.plan import NodeSetup
 from hpcrunner.storage.contract import ArtifactNotFound
@@ -57,8 +56,7 @@ def ready_image(
                 remedy="name a file that all nodes see",
             )
         # A client's own packing of a file, or one whose signature is to be checked: as in a store.
-    folder = expand(setup.cache or node.cache, environ, what="container.cache")
-    cache = ImageCache(folder, setup.size, mark=mark, tell=tell, pause=pause)
+    cache = ImageCache(images_folder(node, environ), setup.size, mark=mark, tell=tell, pause=pause)
     version = version_of(image.location) if image.location is not None else ""
     login = _hashed(f"{image.user}\0{image.password}") if image.user or image.password else ""
     keys = _keys_version(setup)

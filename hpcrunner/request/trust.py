@@ -22,7 +22,7 @@ from hpcrunner.request.image import (
     stored_image,
 )
 from hpcrunner.request.location import Location
-from hpcrunner.request.model import Artifact, Request
+from hpcrunner.request.model import Artifact, Request, Resources
 from hpcrunner.request.resolve import USUAL, StoreRules, resolve_artifact
 from hpcrunner.request.s3_endpoint import endpoint_of_host
 from hpcrunner.request.stores import CONTAINER
@@ -91,6 +91,16 @@ def planned_image(
     planned = _pinned(image, location, rules)
     if artifact.web is not None and image.kind == "registry":
         planned = replace(planned, user=artifact.web.user, password=artifact.web.password)
+    return planned
+
+
+def named_image(address: str, rules: ImageRules, stores: StoreRules = USUAL) -> PlannedImage:
+    """The image that an address alone names, as a request without credentials would."""
+    artifact = Artifact(CONTAINER, mutable=False, qualified=address)
+    request = Request(key="", filename=None, args=(), artifacts=(artifact,), resources=Resources())
+    planned = planned_image(request, rules, stores)
+    if planned is None:
+        raise AssertionError("a request with an image has one")
     return planned
 
 
