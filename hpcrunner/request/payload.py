@@ -27,6 +27,7 @@ SET_BY_US = frozenset(
         "CUDA_VISIBLE_DEVICES",
         "NVIDIA_VISIBLE_DEVICES",
         "ROCR_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
         "ZE_AFFINITY_MASK",
         "GPU_DEVICE_ORDINAL",
     }

@@ -193,3 +193,26 @@ def test_a_payload_sees_the_gpus_of_its_job_and_none_where_it_has_none(
     result = environment(workspace, job, gpus=gpus, environment=mine)
     assert (result.get("CUDA_VISIBLE_DEVICES"), result.get("NVIDIA_VISIBLE_DEVICES")) == seen
     assert ("CUDA_DEVICE_ORDER" in result) is (seen[0] not in (None, "-1"))
+
+
+@pytest.mark.parametrize(
+    ("job", "gpus", "seen"),
+    [
+        ({}, 0, {"ROCR_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1"}),
+        ({"ROCR_VISIBLE_DEVICES": "2,3"}, 2, {"ROCR_VISIBLE_DEVICES": "2,3"}),
+        # HIP counts what ROCR has left: whatever the scheduler has set stays, and nothing joins it.
+        (
+            {"ROCR_VISIBLE_DEVICES": "2", "CUDA_VISIBLE_DEVICES": "2"},
+            1,
+            {"ROCR_VISIBLE_DEVICES": "2", "CUDA_VISIBLE_DEVICES": "2"},
+        ),
+    ],
+)
+def test_a_payload_on_amds_gpus_finds_them_as_the_scheduler_has_set_them(
+    workspace: Workspace, job: dict[str, str], gpus: int, seen: dict[str, str]
+) -> None:
+    mine = (("ROCR_VISIBLE_DEVICES", "9"), ("HIP_VISIBLE_DEVICES", "9"))
+    result = environment(workspace, job, gpus=gpus, gpu_vendor="amd", environment=mine)
+    names = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", *job)
+    assert {name: result[name] for name in names if name in result} == seen
+    assert ("NVIDIA_VISIBLE_DEVICES" in result) is (gpus == 0)
