@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from hpcrunner.cli.options import option
 from hpcrunner.sites.load import load_site, with_spool
+from hpcrunner.sites.needs import check_needs
 from hpcrunner.sites.site import Site
 
 SiteName = Annotated[
@@ -24,8 +25,12 @@ DEFAULT_SITE = "local"
 
 
 def chosen_site(name: str, spool: str) -> Site:
-    """The site of that name or file, with the spool of the command line if one is given."""
+    """The site of that name or file, with the spool of the command line if one is given.
+
+    Raises SiteError, also for a site that cannot be used before its user has set more.
+    """
     site = load_site(name)
+    check_needs(site)
     if not spool:
         return site
     given = Path(spool).expanduser()

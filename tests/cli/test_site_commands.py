@@ -24,6 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("HPCRUNNER_SITES", str(tmp_path / "centre"))
+    monkeypatch.setenv("USER", "someone")
     monkeypatch.setattr(folders, "SYSTEM", tmp_path / "nothing")
     monkeypatch.setattr(console, "_width", 240)
 

@@ -118,10 +118,11 @@ def test_the_node_setup_repeats_the_site() -> None:
     assert node_setup(site, 0).time_limit is None
 
 
-def test_every_shipped_site_loads_under_its_files_name() -> None:
+def test_every_shipped_site_loads_under_its_files_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "someone")
     folder = data_folder("site-configs")
     names = {path.stem for path in folder.glob("*.yaml")}
-    assert names == {"local", "generic-slurm", "generic-gridengine", "development-cluster"}
+    assert {"local", "generic-slurm", "generic-gridengine", "development-cluster"} < names
     for name in names:
         assert load_site(folder / f"{name}.yaml").name == name
 
