@@ -18,6 +18,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.client_records import ClientRecords
 from hpcrunner.gateway.collector import Collector
 from hpcrunner.gateway.dispatch import Dispatch
+from hpcrunner.gateway.fairness import SiteShares
 from hpcrunner.gateway.gateway import Gateway, Hold
 from hpcrunner.gateway.happenings import Tell, nobody
 from hpcrunner.gateway.images import open_images
@@ -99,8 +100,9 @@ def put_together(
         scheduler = Measured(open_scheduler(site, spool.root), tell)
         stack.callback(scheduler.close)
         keys = keyring_from(replace(options.keys, response_signatures_dir=""))
-        own = sources_from(_by_hand(spool))
-        sources = [*own, *sources_from(options.queues)]
+        shares = SiteShares(site)
+        own = sources_from(_by_hand(spool), shares=shares)
+        sources = [*own, *sources_from(options.queues, shares=shares)]
         for source in sources:
             stack.callback(source.close)
         opener = Opener(keys, options.keys, site.clear_text, own[0].name)
@@ -132,6 +134,7 @@ def put_together(
                 tell=tell,
                 opener=opener,
                 reports=RESPONDING if reporter is not None else (),
+                shares=shares,
             ),
             Dispatch(
                 journal,
@@ -168,6 +171,7 @@ def put_together(
             clock=time.time,
             limits=options.limits,
             taken=taken,
+            shares=shares,
             collect=Collector(journal, spool, site, clock=time.time).step,
             tell=tell,
             tellers=[

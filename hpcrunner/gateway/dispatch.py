@@ -10,7 +10,7 @@ the site's settle time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from hpcrunner.batch.batch import Batch
@@ -20,6 +20,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.capacity import UNLIMITED, Capacity, Load, fitting, load_of, obstacle
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
+from hpcrunner.gateway.fairness import Turn, in_turn, within_caps
 from hpcrunner.gateway.following import end_unprepared
 from hpcrunner.gateway.happenings import Ended, Submitted, Tell, nobody
 from hpcrunner.gateway.journal import Journal
@@ -75,6 +76,7 @@ class Dispatch:
         self._tell = tell
         self._capacity = capacity
         self._full = False
+        self._turn = Turn()
         self._preparations = preparations or Preparations(clock=clock)
         self._waiting: tuple[Experiment, ...] = ()  # due, and nothing is left to be prepared
         self._preparing = False
@@ -122,6 +124,7 @@ class Dispatch:
                     name,
                     len(planned) - len(tasks),
                 )
+        self._take_turns()
 
     def step(self, go_on: Callable[[], bool] = lambda: True) -> int:
         """Settle what is uncertain, then submit what waits; returns how many were submitted.
@@ -168,8 +171,9 @@ class Dispatch:
             for row in self._journal.batches(BatchState.READY)
         ]
         accepted = self._journal.next_due()
-        if accepted is not None and not self._full:
-            look_again = now + LOOK_AGAIN if self._preparing and not self._waiting else now
+        if accepted is not None and (self._preparing or not self._full):
+            looks = self._preparing and (self._full or not self._waiting)
+            look_again = now + LOOK_AGAIN if looks else now
             due.append(max(begin, accepted, look_again))
         return max(0.05, min(due) - now) if due else None
 
@@ -177,9 +181,25 @@ class Dispatch:
         """True while a batch may or may not have reached the scheduler."""
         return bool(self._journal.batches(BatchState.SUBMITTING))
 
+    @property
+    def held(self) -> Mapping[str, int]:
+        """How many of each queue the site's rules held back at the last step."""
+        return self._turn.held_of
+
+    def _take_turns(self) -> tuple[Experiment, ...]:
+        """What is due and may go by the site's rules, in fair order."""
+        due = self._journal.due(self._clock())
+        crowd = self._journal.crowd(*_WITH_THE_SCHEDULER) if due else {}
+        chosen = {e.id for e in self._turn.go}
+        self._turn = within_caps(in_turn(due, crowd), self._site.rules, crowd, chosen)
+        news = [(e.id, text) for e, text in self._turn.held if e.pending != text]
+        if news:
+            self._journal.waits(news)
+        return self._turn.go
+
     def _prepare(self) -> None:
         """See what may be submitted now; begin to prepare the others, and end what failed."""
-        look = self._preparations.look(self._journal.due(self._clock()), self._planned)
+        look = self._preparations.look(self._take_turns(), self._planned)
         self._waiting, self._preparing = look.go, look.preparing
         if look.failed:
             told = end_unprepared(self._journal, self._site, look.failed, self._clock())
@@ -190,21 +210,21 @@ class Dispatch:
             self._journal.waits(look.remarks)
 
     def _groups(self) -> Iterator[tuple[JobSpec, list[Experiment]]]:
-        """Waiting experiments of one shape, the oldest group first, within the site's caps."""
+        """Waiting experiments of one shape, each as its first one's turn comes, within the room
+        that the site has.
+        """
         limits = self._site.limits
-        waiting: dict[JobSpec, list[Experiment]] = {}
-        for experiment in self._waiting:
-            if experiment.spec is not None:
-                waiting.setdefault(experiment.spec, []).append(experiment)
         self._full = False
-        waiting = self._possible(waiting)
-        if not waiting:
-            return
-        room = limits.max_jobs - self._journal.count(*_WITH_THE_SCHEDULER)
-        load = self._load()
-        for spec, members in waiting.items():
-            while members and room > 0:
-                size = min(len(members), limits.largest_array, room)
+        waiting = self._possible(self._waiting)
+        room = limits.max_jobs - self._journal.count(*_WITH_THE_SCHEDULER) if waiting else 0
+        groups: dict[JobSpec, list[Experiment]] = {}
+        for e in waiting[: max(0, room)]:
+            if e.spec is not None:
+                groups.setdefault(e.spec, []).append(e)
+        load = self._load() if groups else Load()
+        for spec, members in groups.items():
+            while members:
+                size = min(len(members), limits.largest_array)
                 size = fitting(spec, self._capacity, load, size)
                 if size == 0:
                     # Smaller ones behind it wait too, or it would wait for ever.
@@ -212,21 +232,22 @@ class Dispatch:
                     self._wait_for_room()
                     return
                 group, members = members[:size], members[size:]
-                room -= size
                 load = load.plus(spec, size)
                 yield spec, group
+        self._full = len(waiting) > room or bool(self._turn.held)
 
-    def _possible(
-        self, waiting: dict[JobSpec, list[Experiment]]
-    ) -> dict[JobSpec, list[Experiment]]:
+    def _possible(self, waiting: Sequence[Experiment]) -> list[Experiment]:
         """Those that fit within the gateway's own limits; the others are set aside."""
-        possible = {}
-        for spec, members in waiting.items():
-            text = obstacle(spec, self._capacity)
+        obstacles: dict[str, list[Experiment]] = {}
+        possible = []
+        for e in waiting:
+            text = obstacle(e.spec, self._capacity) if e.spec is not None else ""
             if text:
-                self._set_aside(members, Reason.REJECTED, f"{text}; ask for less")
+                obstacles.setdefault(text, []).append(e)
             else:
-                possible[spec] = members
+                possible.append(e)
+        for text, members in obstacles.items():
+            self._set_aside(members, Reason.REJECTED, f"{text}; ask for less")
         return possible
 
     def _load(self) -> Load:

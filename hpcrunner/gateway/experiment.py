@@ -114,6 +114,15 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class Whose:
+    """What is counted together: experiments of one rule, queue and owner."""
+
+    rule: str
+    queue: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndedAttempt:
     """An attempt that ended and was followed by another."""
 

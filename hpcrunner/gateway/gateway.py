@@ -12,6 +12,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.database import JournalError
 from hpcrunner.gateway.dispatch import Dispatch
 from hpcrunner.gateway.drained import mark_of
+from hpcrunner.gateway.fairness import SiteShares
 from hpcrunner.gateway.happenings import Round, Tell, nobody
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
@@ -79,7 +80,7 @@ class Gateway:
 
     ``taken`` is how many messages earlier parts over the same hold have taken. ``collect`` is
     called each round, to remove what has aged out, and comes back soon; after it each of
-    ``tellers`` has its step.
+    ``tellers`` has its step. ``shares`` is told what is held back, before each intake.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Gateway:
         collect: Callable[[], None] = lambda: None,
         tell: Tell = nobody,
         tellers: Sequence[Teller] = (),
+        shares: SiteShares | None = None,
     ) -> None:
         self._hold = hold
         self._journal = hold.journal
@@ -111,6 +113,7 @@ class Gateway:
         self._collect = collect
         self._tell = tell
         self._tellers = tellers
+        self._shares = shares
         self._busy_at = clock()
         self._track_at = 0.0
         self._pause = _INTAKE_FLOOR
@@ -217,7 +220,11 @@ class Gateway:
         if self._drained:
             log.info("resumed: new experiments are taken again")
             self._drained = False
-        room = min(_GROUP, self._max_jobs - live)
+        # What the site's rules hold back takes no room from others.
+        held = self._dispatch.held
+        if self._shares is not None:
+            self._shares.hold(held)
+        room = min(_GROUP, self._max_jobs - live + sum(held.values()))
         if self._limits.tasks:
             room = min(room, self._limits.tasks - self.taken)
         taken = self._intake.drain(max(0, room))

@@ -15,7 +15,8 @@ from hpcrunner.gateway.experiment import Experiment, Reports, State
 from hpcrunner.gateway.happenings import Copied, Looked, Received, Tell, nobody
 from hpcrunner.gateway.journal import Journal, NewExperiment
 from hpcrunner.gateway.opening import Opener
-from hpcrunner.queues.contract import Delivery, Source
+from hpcrunner.queues.contract import EQUAL, Delivery, Shares, Source
+from hpcrunner.queues.turns import Portions
 from hpcrunner.request.errors import RequestError
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.site import Site
@@ -40,9 +41,11 @@ class Intake:
         tell: Tell = nobody,
         opener: Opener | None = None,
         reports: Collection[str] = (),
+        shares: Shares = EQUAL,
     ) -> None:
         """``reports`` are the kinds of servers (see Served) whose clients are sent reports."""
-        self._sources = list(sources)
+        self._sources = {f"{place} {s.name}": s for place, s in enumerate(sources)}
+        self._portions = Portions(clock, shares.weight)
         self._reports = reports
         self._opener = opener or Opener()
         self._journal = journal
@@ -52,7 +55,7 @@ class Intake:
         self._tell = tell
 
     def drain(self, most: int) -> int:
-        """Take up to ``most`` messages over all sources; returns how many were settled.
+        """Take up to ``most`` messages, shared among all queues; returns how many were settled.
 
         Every source is asked, for none where there is no room: connections want to be heard.
         Raises JournalError where they could not be written down: they stay unsettled and come
@@ -60,9 +63,12 @@ class Intake:
         """
         settled = 0
         self._opener.refresh()
-        for source in self._sources:
-            deliveries = source.take(most - settled)
-            self._tell(Looked(source.name, source.served(), passed_over=most <= settled))
+        looked = dict.fromkeys(self._sources, False)
+        for name, portion in self._portions.of(list(self._sources), most):
+            source = self._sources[name]
+            deliveries = source.take(portion)
+            looked[name] = looked[name] or portion > 0
+            self._portions.came(name, (delivery.queue for delivery in deliveries))
             if not deliveries:
                 continue
             crashpoint("intake.taken")
@@ -76,18 +82,22 @@ class Intake:
             self._journal.settled(new)
             settled += len(deliveries)
             log.info("%s: %d message(s) taken and journalled", source.name, len(deliveries))
-        # The next round starts with another source, so that a full one starves nobody.
-        self._sources.append(self._sources.pop(0))
+        for name, source in self._sources.items():
+            self._tell(Looked(source.name, source.served(), passed_over=not looked[name]))
+        # Of equals another one is first in the next round.
+        first = next(iter(self._sources), None)
+        if first is not None:
+            self._sources[first] = self._sources.pop(first)
         return settled
 
     def pass_over(self) -> None:
         """Take nothing this round: the spool is drained."""
-        for source in self._sources:
+        for source in self._sources.values():
             self._tell(Looked(source.name, source.served(), passed_over=True))
 
     def rest(self) -> None:
         """Let the sources go until the next drain: what they hold goes back to its queues."""
-        for source in self._sources:
+        for source in self._sources.values():
             source.close()
 
     def _write_down(self, deliveries: Sequence[Delivery], *, responds: bool) -> list[str]:

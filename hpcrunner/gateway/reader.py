@@ -9,7 +9,7 @@ from pathlib import Path
 from hpcrunner.gateway import rows
 from hpcrunner.gateway.aging import Aging
 from hpcrunner.gateway.database import Database, JournalError
-from hpcrunner.gateway.experiment import FINAL, LIVE, EndedAttempt, Experiment, State
+from hpcrunner.gateway.experiment import FINAL, LIVE, EndedAttempt, Experiment, State, Whose
 from hpcrunner.sites.spec import JobSpec
 
 NOT_FINAL = f"state NOT IN ({', '.join(repr(s.value) for s in sorted(FINAL))})"
@@ -114,6 +114,16 @@ class Reader:
             tuple(s.value for s in states),
         )
         return int(found[0][0])
+
+    def crowd(self, *states: State) -> dict[Whose, int]:
+        """How many of each rule, queue and owner are in these states."""
+        marks = ", ".join("?" * len(states))
+        found = self._file.read(
+            f"SELECT rule, queue, owner, count(*) FROM experiments WHERE state IN ({marks})"
+            " GROUP BY rule, queue, owner",
+            tuple(s.value for s in states),
+        )
+        return {Whose(rule, queue, owner): count for rule, queue, owner, count in found}
 
     def count_live(self) -> int:
         """How many experiments are not final."""

@@ -117,7 +117,7 @@ class Limits(Part):
         examples=["200"],
     )
     max_held: Count = Field(
-        default=100,
+        default=500,
         description="Most experiments of one queue that wait here because a rule lets no more of "
         "them into the scheduler; the rest stays in that queue.",
         examples=["20"],

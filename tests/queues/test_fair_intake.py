@@ -1,0 +1,69 @@
+"""A gateway's intake over real queues: a flood on some of them starves none of the others."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hpcrunner.gateway.fairness import SiteShares
+from hpcrunner.gateway.intake import Intake
+from hpcrunner.gateway.journal import Journal
+from hpcrunner.queues.directory import DirectorySource
+from hpcrunner.queues.matching import QueueFilter
+from hpcrunner.sites.site import Site
+
+if TYPE_CHECKING:
+    from conftest import Clock, Lab
+
+pytestmark = pytest.mark.rabbitmq
+
+FLOOD, FEW = 600, 20
+
+
+@pytest.mark.parametrize("room", [1, 6])
+def test_with_little_room_every_queue_is_served_by_its_weight_whatever_waits_on_others(
+    lab: Lab, clock: Clock, tmp_path: Path, room: int
+) -> None:
+    numbers = itertools.count()
+
+    def body() -> bytes:
+        return json.dumps({"number": next(numbers)}).encode()  # set aside: its queue is what counts
+
+    root = tmp_path / "queues"
+    counts = {"rmq_flood": FLOOD, "rmq_few": FEW, "rmq_urgent": 3 * FEW}
+    for queue, count in counts.items():
+        for _ in range(count):
+            lab.publisher.publish(queue, body())
+    for queue, count in {"local_flood": FLOOD, "local_few": FEW}.items():
+        (root / queue).mkdir(parents=True)
+        for number in range(count):
+            (root / queue / f"m{number}").write_bytes(body())
+    site = Site.model_validate({"queue_weights": [{"queues": "urgent", "weight": 3}]})
+    shares = SiteShares(site)
+    directory = DirectorySource(
+        root, QueueFilter(), "g", shares=shares, clock=lambda: clock.now + 1e9
+    )
+    journal = Journal(tmp_path / "journal.db", clock)
+    intake = Intake(
+        [directory, lab.source(shares=shares)],
+        journal,
+        site,
+        clock=clock,
+        new_id=lambda: f"{next(numbers):012x}",
+        shares=shares,
+    )
+    taken: Counter[str] = Counter()
+    while min(taken["rmq_few"], taken["local_few"], taken["rmq_urgent"] / 3) < FEW:
+        before = journal.states()
+        assert intake.drain(room) <= room
+        assert sum(journal.states().values()) > sum(before.values()), "no round is in vain"
+        taken = Counter(e.queue for e in journal.recent(10_000))
+        clock.forward(1)
+    intake.rest()
+    assert taken["rmq_flood"] + taken["local_flood"] <= 2 * FEW + 4 * (room + 2)
+    journal.close()
