@@ -193,6 +193,37 @@ def test_all_three_ways_ask_slurm_for_the_same(
     assert shapes["drmaa"] == same
 
 
+GPU_HABITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    # keys of the site, the GPU type, and the node that has it
+    "typed": ({}, {"type": "a100"}, "n0"),
+    "per node": ({"gpu_syntax": "gpus-per-node"}, {"type": "v100"}, "n1"),
+    "constraint": ({}, {"name": "v", "constraint": "v100"}, "n1"),
+    "joined": ({"directives": ["--constraint=a100"]}, {"name": "a", "constraint": "a100"}, "n0"),
+}
+
+
+@pytest.mark.drmaa
+def test_each_habit_of_asking_gives_the_same_gpus_by_sbatch_and_by_drmaa(
+    evil: Submitter, development: Site
+) -> None:
+    evil.python.write_text(
+        "#!/bin/bash\necho $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES $SLURM_JOB_GPUS\n"
+    )
+    ran: dict[tuple[str, str], tuple[Batch, str]] = {}
+    for habit, (keys, gpu, _) in GPU_HABITS.items():
+        partition = {"name": "gpu", "gpus": [{**gpu, "memory": "40G", "count": 4}]}
+        site = Site.model_validate({**dict(development), **keys, "partitions": [partition]})
+        for way in ("options", "header", "drmaa"):
+            batch, here = evil.batch(site, Resources(gpus=2))
+            ran[habit, way] = batch, evil.submit(way, batch, here)
+    for (habit, _), (batch, job) in ran.items():
+        evil.wait(job)
+        node, visible, given = (batch.logs / "1.out").read_text().split()
+        assert node == GPU_HABITS[habit][2]
+        assert visible == given
+        assert len(set(visible.split(","))) == 2
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_cancelled_job_side_has_time_to_save(
     evil: Submitter, development: Site, way: str
