@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ from hpcrunner.sites.layers import read_layers
 from hpcrunner.sites.listing import listed_sites
 from hpcrunner.sites.load import load_site, site_file, site_names, validated
 from hpcrunner.sites.problems import SiteError
-from hpcrunner.sites.schema import site_schema
+from hpcrunner.sites.schema import schema_text
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and compare site files.")
 Name = Annotated[str, typer.Argument(help="A site's name or file.")]
@@ -111,7 +110,7 @@ def diff(left: Name, right: Name, as_json: AsJson = False) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON schema of site files, which editors complete and check them with."""
-    typer.echo(json.dumps(site_schema(), indent=2, ensure_ascii=False))
+    typer.echo(schema_text(), nl=False)
 
 
 def _shown(value: str | None) -> str:

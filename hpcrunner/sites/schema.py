@@ -8,6 +8,7 @@ them. What only the loader knows (variables that are not set, contradictions) is
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -20,6 +21,7 @@ from hpcrunner.sites.problems import allowed_words
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.values import Allowed, any_case
 
+# Beside the shipped files, and what their first line names for editors.
 NAME = "site.schema.json"
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _BLANK = "[ \\t]*"
@@ -27,6 +29,11 @@ _SWITCHES = ("true", "false", "yes", "no", "on", "off", "t", "f", "y", "n", "1",
 _SWITCH = f"^({'|'.join(any_case(word) for word in _SWITCHES)})$"
 _WHOLE = f"^{_BLANK}[+]?[0-9](_?[0-9])*([.]0*)?{_BLANK}$"
 _NUMBER = f"^{_BLANK}[+]?([0-9][0-9_]*([.][0-9_]*)?|[.][0-9_]+)([eE][+-]?[0-9]+)?{_BLANK}$"
+
+
+def schema_text() -> str:
+    """The schema as its file has it."""
+    return json.dumps(site_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def site_schema() -> dict[str, Any]:

@@ -133,7 +133,6 @@ def test_a_shipped_file_says_where_its_values_are_from(name: str) -> None:
     text = (SITES / f"{name}.yaml").read_text()
     if name in ("local", "development-cluster") or name.startswith("generic-"):
         return
-    assert text.startswith("# yaml-language-server: $schema=site.schema.json\n")
     base = read_layers(SITES / f"{name}.yaml").files[-1].read_text()
     assert "https://" in base
     assert " as of 20" in base

@@ -1,5 +1,9 @@
-"""The schema for editors takes what the loader takes, and refuses a misspelt key."""
+"""The schema for editors takes what the loader takes, and refuses a misspelt key.
 
+After a change of the model: ``HPCRUNNER_UPDATE_GOLDEN=1 pytest tests/sites/test_site_schema.py``.
+"""
+
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +19,7 @@ from pydantic import BaseModel
 from hpcrunner.data import data_folder
 from hpcrunner.sites.layers import read_layers
 from hpcrunner.sites.load import validated
-from hpcrunner.sites.schema import site_schema
+from hpcrunner.sites.schema import NAME, schema_text, site_schema
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.slurmtime import PATTERN, parse_time
 from hpcrunner.sites.yamltext import read
@@ -66,6 +70,15 @@ def mistakes(text: str) -> list[str]:
 
 def test_the_schema_is_one() -> None:
     Draft7Validator.check_schema(site_schema())
+
+
+def test_the_shipped_schema_is_the_models_and_every_shipped_file_names_it() -> None:
+    path = data_folder("site-configs") / NAME
+    if os.environ.get("HPCRUNNER_UPDATE_GOLDEN"):
+        path.write_text(schema_text())
+    assert path.read_text() == schema_text(), "set HPCRUNNER_UPDATE_GOLDEN=1 if it is wanted"
+    for site in SHIPPED:
+        assert site.read_text().startswith(f"# yaml-language-server: $schema={NAME}\n"), site
 
 
 @pytest.mark.parametrize("path", [*SHIPPED, GOLDEN / "every-key.yaml"], ids=lambda path: path.stem)
