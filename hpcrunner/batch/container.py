@@ -49,6 +49,8 @@ def exec_words(container: Container, spec: JobSpec, *, run: bool = False) -> tup
         *("--home", "@ROOT@", "--pwd", "@WORKSPACE@"),
         *_GRAPHICS.get(spec.gpu_vendor, ()),
         *binds,
+        # Again, since the container's own /tmp may have come over it.
+        *("--bind", "@ROOT@"),
         "@BINDS@",
         *container.options,
         "@IMAGE@",

@@ -115,10 +115,12 @@ class Container:
         for word in self.words:
             if word == "@BINDS@":
                 line += [part for bind in binds for part in ("--bind", bind)]
+            elif word in folders:
+                line.append(folders[word])
             elif line and line[-1] == "--bind":
                 line.append(self._bind(word))
             else:
-                line.append(re.sub("@[A-Z]+@", lambda m: folders.get(m[0], m[0]), word))
+                line.append(word)
         return line
 
     def start(
@@ -233,7 +235,8 @@ def write_variables(path: Path, variables: Mapping[str, str]) -> None:
     """
     lines = []
     for name, value in variables.items():
-        quoted = value.replace("'", "'\\''")
+        # Not \', of which Apptainer 1.4 leaves the backslash in the value.
+        quoted = value.replace("'", "'\"'\"'")
         lines.append(f"{name}='{quoted}'\n")
     try:
         content = "".join(lines).encode("utf-8", "surrogateescape")

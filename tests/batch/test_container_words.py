@@ -16,9 +16,11 @@ def words(*, run: bool = False, vendor: str = "", **keys: object) -> tuple[str, 
 ALONE = (*("--containall", "--cleanenv", "--no-mount", "hostfs,bind-paths", "--workdir", "@TMP@"),)
 OURS = (*("--no-eval", "--env-file", "@ENVIRONMENT@", "--home", "@ROOT@", "--pwd", "@WORKSPACE@"),)
 
+ROOT = ("--bind", "@ROOT@")
+
 
 def test_a_payload_sees_its_own_folders_and_variables_alone() -> None:
-    assert words() == ("apptainer", "--quiet", "exec", *ALONE, *OURS, "@BINDS@", "@IMAGE@")
+    assert words() == ("apptainer", "--quiet", "exec", *ALONE, *OURS, *ROOT, "@BINDS@", "@IMAGE@")
 
 
 def test_the_sites_words_stand_before_the_image() -> None:
@@ -32,6 +34,7 @@ def test_the_sites_words_stand_before_the_image() -> None:
     assert line == (
         *("/opt/apptainer/bin/apptainer", "--quiet", "exec", "--userns", *OURS),
         *("--bind", "/datasets:/datasets:ro", "--bind", "$SCRATCH"),
+        *ROOT,
         *("@BINDS@", "--unsquash", "@IMAGE@"),
     )
 

@@ -1,0 +1,323 @@
+"""Payloads in containers: a real Apptainer, started by the job side."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hpcrunner.batch.container import exec_words
+from hpcrunner.job.container import (
+    as_signal,
+    failure_of,
+    inside_variables,
+    write_variables,
+)
+from hpcrunner.job.payload import PayloadNotStarted
+from hpcrunner.request.image import ImageSetup, PlannedImage
+from hpcrunner.request.location import Location
+from hpcrunner.request.plan import ContainerSetup, PlannedExperiment
+from hpcrunner.request.reasons import Reason
+from hpcrunner.sites.container import Container
+from hpcrunner.sites.spec import JobSpec
+
+if TYPE_CHECKING:
+    from conftest import Node
+
+ODD = {
+    "LINES": "one\ntwo\n",
+    "QUOTES": 'it\'s "quoted" \\ and \\n',
+    "SHELL_WORDS": "$HOME `id` $(id) ${PATH} ; & | > * ~ #",
+    "WIDE": "äöü 試 \U0001f600",
+    "EQUALS": "a=b=c",
+    "EMPTY": "",
+    "BLANKS": "  two  ",
+}
+LOOK = """
+import json, os, sys
+json.dump({
+    "env": dict(os.environ), "cwd": os.getcwd(), "args": sys.argv[1:],
+    "home": sorted(os.listdir(os.environ["HOME"])), "tmp": os.listdir("/tmp"),
+    "secret": os.path.exists(sys.argv[1]), "passwd": open("/etc/passwd").read(),
+    "data": open("/data/file").read(),
+}, open("../modeldir/seen", "w"))
+"""
+
+
+@pytest.fixture
+def contained(node: Node, containers: Any) -> Callable[..., PlannedExperiment]:
+    """Wraps an experiment in one of the images, as a site's file says."""
+
+    def wrap(experiment: PlannedExperiment, image: str = "", **keys: Any) -> PlannedExperiment:
+        # Root, as which these tests run, has no namespace of its own unless it asks for one.
+        site = Container(
+            **{"runtime": "apptainer", "program": containers.program, "userns": True, **keys}
+        )
+        words = exec_words(site, JobSpec(), run=experiment.filename is None)
+        path = image or containers.python
+        planned = PlannedImage(path, location=Location("file", path))
+        return replace(experiment, exec_words=words, image=planned)
+
+    return wrap
+
+
+def test_a_payload_in_a_container_sees_what_is_its_own_and_nothing_else(
+    node: Node, contained: Callable[..., PlannedExperiment], tmp_path: Path
+) -> None:
+    data, secret = tmp_path / "data", tmp_path / "secret"
+    data.mkdir()
+    (data / "file").write_text("bound")
+    secret.write_text("of the host")
+    config = {**ODD, "PATH": "/mine:%PATH%", "UID": "7", "a-b": "x", "APPTAINER_BIND": "/"}
+    script = node.script(
+        LOOK, str(secret), "a b", "$HOME", environment=tuple((n, v) for n, v in config.items())
+    )
+    node.write(
+        contained(script, binds=("$DATA:/data:ro",)),
+        container=ContainerSetup(environment=("PROXY",)),
+    )
+    node.start(
+        DATA=str(data),
+        PROXY="http://proxy",
+        OF_THE_HOST="hidden",
+        SLURM_JOB_NAME="j",
+        CUDA_VISIBLE_DEVICES="2,3",
+        APPTAINERENV_LEAK="leaked",
+        SINGULARITY_BIND="/nonexistent",
+    ).wait(60)
+    record = node.record()
+    assert record.reason is Reason.COMPLETED, node.log()
+    seen = json.loads(node.members("modeldir.tar")["seen"])
+    env = seen["env"]
+    assert {name: env[name] for name in ODD} == ODD
+    assert (env["PROXY"], env["SLURM_JOB_NAME"]) == ("http://proxy", "j")
+    assert "OF_THE_HOST" not in env and "LEAK" not in env
+    assert env["PATH"].startswith("/mine:/usr/local/sbin:")
+    root = node.home / "experiments" / "k-1"
+    assert (env["HOME"], seen["cwd"]) == (str(root), str(root / "workspace"))
+    assert seen["home"] == ["_runner", "modeldir", "output", "workspace"]
+    assert (env["TMPDIR"], seen["secret"]) == ("/tmp", False)
+    assert set(seen["tmp"]) <= {root.parts[2]}  # where the scratch is below /tmp
+    assert (seen["args"], seen["data"]) == ([str(secret), "a b", "$HOME"], "bound")
+    said = [event["text"] for event in node.events() if event["event"] == "left_out"]
+    assert len(said) == 3 and all("config.env may not set" in text for text in said)
+
+
+SLOW = """
+import os, signal, sys, time
+count = 0
+def told(number, frame):
+    global count
+    count += 1
+    import wave                     # from the image, which must still be there
+    open("../modeldir/told", "a").write(f"{signal.Signals(number).name} {wave.__name__}\\n")
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, told)
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setsid()
+    time.sleep(600)
+open("../modeldir/ready", "w").close()
+until = time.monotonic() + 60
+while not count and time.monotonic() < until:
+    time.sleep(0.02)
+time.sleep(0.7)                     # a second signal would come now
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("first", ["TERM", "USR1"])
+def test_a_stop_reaches_the_payload_once_and_its_whole_tree_ends(
+    node: Node, contained: Callable[..., PlannedExperiment], first: str
+) -> None:
+    node.write(contained(node.script(SLOW)), payload_signal=first, payload_grace=20.0)
+    job = node.start()
+    node.wait_until((node.home / "experiments" / "k-1" / "modeldir" / "ready").exists)
+    job.terminate()
+    job.wait(60)
+    record = node.record()
+    assert (record.reason, record.exit_code) == (Reason.CANCELLED, 7)
+    told = node.members("modeldir.tar")["told"].decode()
+    assert told == f"SIG{first} wave\n"
+    assert b"time.sleep(600)" not in b"".join(_command_lines())
+
+
+def _command_lines() -> list[bytes]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            found.append((folder / "cmdline").read_bytes())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "code", "signum"),
+    [
+        ("import sys; sys.exit(42)", Reason.PAYLOAD_EXIT, 42, None),
+        ("import os; os.kill(os.getpid(), 11)", Reason.PAYLOAD_SIGNAL, None, signal.SIGSEGV),
+        ("import sys; sys.exit(255)", Reason.PAYLOAD_EXIT, 255, None),
+    ],
+)
+def test_exit_codes_survive(
+    node: Node,
+    contained: Callable[..., PlannedExperiment],
+    script: str,
+    reason: Reason,
+    code: int | None,
+    signum: int | None,
+) -> None:
+    record = node.run(contained(node.script(script)))
+    assert (record.reason, record.exit_code, record.signal) == (reason, code, signum)
+
+
+@pytest.fixture
+def spoiled(containers: Any, tmp_path: Path) -> Callable[[str], str]:
+    """An image with something wrong about it."""
+
+    def make(what: str) -> str:
+        path = tmp_path / f"{what}.sif"
+        content = Path(containers.busybox).read_bytes()
+        if what == "text":
+            content = b"not an image\n" * 100
+        elif what == "cut":
+            content = content[: len(content) // 2]
+        elif what == "foreign":
+            # The partition's descriptor (SIF's specification): a squashfs, of the system, and
+            # its architecture: 02 is amd64, 04 is arm64.
+            system = struct.pack("<ii", 1, 2)
+            assert content.count(system + b"02\0") == 1
+            content = content.replace(system + b"02\0", system + b"04\0")
+        elif what == "gone":
+            return str(path)
+        path.write_bytes(content)
+        return str(path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "line"),
+    [
+        ("text", Reason.ARTIFACT_REFUSED, "not a container image"),
+        ("cut", Reason.ARTIFACT_REFUSED, "the container image cannot be run: .*squashfs"),
+        ("foreign", Reason.ARTIFACT_REFUSED, r"architecture \(arm64\) could not run on the host"),
+        ("gone", Reason.ARTIFACT_NOT_FOUND, "is not on this node"),
+        ("python", Reason.PAYLOAD_NOT_STARTED, 'cannot run the payload: "python3": executable'),
+    ],
+)
+def test_an_image_that_cannot_be_run_is_named_on_one_line(
+    node: Node,
+    contained: Callable[..., PlannedExperiment],
+    containers: Any,
+    spoiled: Callable[[str], str],
+    what: str,
+    reason: Reason,
+    line: str,
+) -> None:
+    images = ImageSetup(runtime=containers.program)
+    record = node.run(contained(node.script("pass"), spoiled(what)), setup={"images": images})
+    assert record.reason is reason, record.text
+    assert re.search(line, record.text), record.text
+    assert "\n" not in record.text
+
+
+def test_a_node_without_the_runtime_is_at_fault(
+    node: Node, contained: Callable[..., PlannedExperiment]
+) -> None:
+    record = node.run(contained(node.script("pass"), program="/nowhere/apptainer"))
+    assert record.reason is Reason.CONTAINER_FAILED
+    assert "/nowhere/apptainer: is not on this node" in record.text
+    assert record.payload_started_at is None
+
+
+def test_without_a_script_the_images_own_program_gets_the_arguments(
+    node: Node, contained: Callable[..., PlannedExperiment], containers: Any
+) -> None:
+    own = node.script("pass", "a b", "$HOME", filename=None)
+    record = node.run(contained(own, containers.busybox))
+    assert record.reason is Reason.COMPLETED
+    assert record.last_lines == ("runscript of the image: a b $HOME",)
+
+
+def test_packages_are_installed_on_top_of_the_images_python_once(
+    node: Node, contained: Callable[..., PlannedExperiment], offline: dict[str, str]
+) -> None:
+    script = "import alpha, sys; print(alpha.version, sys.prefix != sys.base_prefix)"
+    wheels = offline["PIP_FIND_LINKS"]
+    asked = contained(
+        node.script(script, python_packages=("alpha==1.0",), pythonenv="install"),
+        binds=(f"{wheels}:{wheels}:ro",),
+    )
+    job = {name: offline[name] for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS")}
+    for number in (1, 2):
+        second = replace(asked, attempt=number)
+        node.write(second)
+        (node.batch / "records" / "1.json").unlink(missing_ok=True)
+        (node.batch / "claims" / "1").unlink(missing_ok=True)
+        node.start(**job).wait(120)
+        assert node.record().last_lines == ("1.0 True",), node.log()
+    built = [event for event in node.events() if event["event"] == "built"]
+    assert len(built) == 1
+
+
+def test_the_images_python_is_taken_as_it_is_unless_somebody_says_otherwise(
+    node: Node, contained: Callable[..., PlannedExperiment]
+) -> None:
+    record = node.run(contained(node.script("print('ran')", python_packages=("no-such==1.0",))))
+    assert record.last_lines == ("ran",)
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "reason"),
+    [
+        (255, "FATAL:   container creation failed: mount hook failure", Reason.CONTAINER_FAILED),
+        (
+            255,
+            "FATAL:   open image /a: image format not recognized",
+            Reason.ARTIFACT_REFUSED,
+        ),
+        (255, 'FATAL:   "python3": executable file not found in $PATH', Reason.PAYLOAD_NOT_STARTED),
+        (1, "Run 'apptainer --help' for more detailed usage information.", Reason.CONTAINER_FAILED),
+        (255, "the payload's own words", None),
+        (1, "FATAL:   of the payload", None),
+    ],
+)
+def test_the_runtimes_failures_are_told_from_the_payloads(
+    code: int, line: str, reason: Reason | None
+) -> None:
+    ending = failure_of(code, ["before", line])
+    assert (ending.reason if ending else None) is reason
+
+
+def test_the_path_inside_is_the_images_with_what_is_added() -> None:
+    assert inside_variables({"PATH": "/a:%PATH%:/b"}, "/venv")[0] == {
+        "VIRTUAL_ENV": "/venv",
+        "PREPEND_PATH": "/venv/bin:/a",
+        "APPEND_PATH": "/b",
+    }
+    assert inside_variables({"PATH": "/only"}, "/venv")[0]["PATH"] == "/venv/bin:/only"
+    assert inside_variables({}) == ({}, ())
+
+
+def test_the_file_of_variables_is_private_and_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "variables"
+    write_variables(path, {"SECRET": "s"})
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(PayloadNotStarted):
+        write_variables(tmp_path / "other", {"A": "\ud800"})
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_signal_that_the_runtime_tells_by_its_code_is_the_payloads() -> None:
+    assert [as_signal(code) for code in (0, 7, 128, 137, 143, 200, 255, -9)] == [
+        *(0, 7, 128, -9, -15, 200, 255, -9)
+    ]
