@@ -130,7 +130,6 @@ def test_every_partition_of_a_shipped_site_can_be_reached(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_file_says_where_its_values_are_from(name: str) -> None:
     """The files of real clusters cite their documentation and its date."""
-    text = (SITES / f"{name}.yaml").read_text()
     if name in ("local", "development-cluster") or name.startswith("generic-"):
         return
     base = read_layers(SITES / f"{name}.yaml").files[-1].read_text()
