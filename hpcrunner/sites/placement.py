@@ -40,6 +40,7 @@ from hpcrunner.sites.gpus import Gpu, GpuAsk, joined_constraint, read_ask
 from hpcrunner.sites.parts import Partition
 from hpcrunner.sites.rules import Rule, lower, narrowed
 from hpcrunner.sites.site import Site
+from hpcrunner.sites.slurmtime import time_text
 from hpcrunner.sites.spec import JobSpec
 from hpcrunner.sites.values import MIB
 
@@ -162,7 +163,9 @@ def _obstacles(ask: _Ask, partition: Partition) -> list[str]:
             f"{size_text(ask.memory)} of memory asked, {size_text(partition.max_memory)} allowed"
         )
     if partition.max_time is not None and ask.time is not None and ask.time > partition.max_time:
-        found.append(f"{_clock(ask.time)} of time asked, {_clock(partition.max_time)} allowed")
+        found.append(
+            f"{time_text(ask.time)} of time asked, {time_text(partition.max_time)} allowed"
+        )
     if ask.gpus.wanted:
         found += obstacles(ask.gpus, partition.gpus)
     elif partition.gpus_only:
@@ -209,12 +212,3 @@ def _time_limit(
 
 def _whole_mib(size: int) -> int:
     return -(-size // MIB) * MIB
-
-
-def _clock(seconds: float) -> str:
-    """Slurm's days-hours:minutes:seconds."""
-    minutes, second = divmod(math.ceil(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    clock = f"{hour:02d}:{minute:02d}:{second:02d}"
-    return f"{days}-{clock}" if days else clock

@@ -81,6 +81,7 @@ def tables() -> str:
                 allowed = "a list, see below" if allowed.startswith("a list") else "see below"
             elif (
                 get_args(field.annotation)
+                and not allowed.startswith("a list")
                 and not field.metadata
                 and "Literal" in str(field.annotation)
             ):
