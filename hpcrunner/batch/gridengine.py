@@ -77,8 +77,9 @@ def _resources(spec: JobSpec, site: Site) -> list[str]:
         asked.append(f"{names.gpu_resource}={_gpus(spec, site)}")
         if spec.gpu_type and names.gpu_type_resource:
             asked.append(f"{names.gpu_type_resource}={spec.gpu_type}")
-    if spec.exclude:
-        asked.append(f"h={_but(spec.exclude)}")
+    if hosts := [host for host in spec.exclude if _HOST.fullmatch(host)]:
+        # Every host but these, in the words of complex(5).
+        asked.append(f"h=!{hosts[0]}" if len(hosts) == 1 else f"h=!({'|'.join(hosts)})")
     return asked
 
 
@@ -94,9 +95,3 @@ def _gpus(spec: JobSpec, site: Site) -> int:
             remedy="ask for as many CPUs as GPUs",
         )
     return each
-
-
-def _but(hosts: tuple[str, ...]) -> str:
-    """Every host but these, in the words of complex(5)."""
-    safe = [host for host in hosts if _HOST.fullmatch(host)]
-    return f"!{safe[0]}" if len(safe) == 1 else f"!({'|'.join(safe)})"

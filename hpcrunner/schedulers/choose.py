@@ -7,13 +7,17 @@ import os
 from pathlib import Path
 
 from hpcrunner.batch.batch import Batch
-from hpcrunner.batch.native import native_specification, sbatch_words
+from hpcrunner.batch.drmaa import DrmaaJob
+from hpcrunner.batch.native import drmaa_job, sbatch_words
 from hpcrunner.schedulers.contract import Scheduler, SchedulerUnavailable
 from hpcrunner.schedulers.drmaa_scheduler import DrmaaScheduler
 from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession, Hello
+from hpcrunner.schedulers.gridengine.open import NAMES as GRID_ENGINES
+from hpcrunner.schedulers.gridengine.open import open_gridengine
 from hpcrunner.schedulers.local import LocalScheduler, Slots
 from hpcrunner.schedulers.sbatch_scheduler import SbatchScheduler
 from hpcrunner.schedulers.slurm import Slurm
+from hpcrunner.schedulers.slurm_drm import slurm_drm
 from hpcrunner.sites.directives import drmaa_refuses
 from hpcrunner.sites.site import Site
 
@@ -22,11 +26,15 @@ log = logging.getLogger(__name__)
 _HELLO_TIMEOUT = 30.0
 
 
+class MasterAway(SchedulerUnavailable):
+    """The library loads, but its DRM does not answer."""
+
+
 def open_scheduler(site: Site, spool: Path) -> Scheduler:
     """The site's backend, open; the log says which and why. ``spool`` is the spool's folder.
 
     ``scheduler: auto`` takes DRMAA if its library loads and answers, else sbatch. Raises
-    SchedulerUnavailable where ``scheduler: drmaa`` cannot be had.
+    SchedulerUnavailable where ``scheduler: drmaa`` or ``gridengine`` cannot be had.
     """
     if site.scheduler == "local":
         slots = _slots(site)
@@ -34,6 +42,9 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
             "scheduler local: %d CPUs and %d GPUs of this machine", slots.cpus, len(slots.gpus)
         )
         return LocalScheduler(spool / "local", slots)
+    library = site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
+    if site.scheduler == "gridengine":
+        return _gridengine(site, library)
     slurm = Slurm(accounting=site.accounting.mode != "none")
     _compare(site, slurm)
     if site.scheduler == "sbatch":
@@ -42,7 +53,6 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
     if site.scheduler == "auto" and (refused := _refused(site)):
         log.info("scheduler sbatch: DRMAA cannot carry the site's directives (%s)", refused)
         return _sbatch(site, slurm)
-    library = site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
     session = DrmaaSession(library)
     try:
         hello = hello_of(session)
@@ -54,10 +64,25 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
         return _sbatch(site, slurm)
     log.info("scheduler drmaa: %s, %s", hello.implementation, hello.drms)
 
-    def native(batch: Batch) -> str:
-        return native_specification(batch, site)
+    def job(batch: Batch) -> DrmaaJob:
+        return drmaa_job(batch, site)
 
-    return DrmaaScheduler(slurm, session, native)
+    return DrmaaScheduler(slurm, session, slurm_drm(job), timeout=slurm.patience.submit)
+
+
+def _gridengine(site: Site, library: str) -> DrmaaScheduler:
+    scheduler = open_gridengine(site, library)
+    try:
+        hello = hello_of(scheduler.session, GRID_ENGINES)
+    except MasterAway as error:
+        # The library is there; submissions wait until the master is back.
+        log.warning("%s", error)
+    except SchedulerUnavailable:
+        scheduler.close()
+        raise
+    else:
+        log.info("scheduler gridengine: %s", hello.drms)
+    return scheduler
 
 
 def _slots(site: Site) -> Slots:
@@ -76,11 +101,16 @@ def _sbatch(site: Site, slurm: Slurm) -> SbatchScheduler:
     return SbatchScheduler(slurm, lambda batch: sbatch_words(batch, site))
 
 
-def hello_of(session: DrmaaSession) -> Hello:
-    """What the library says of itself. Raises SchedulerUnavailable."""
+def hello_of(session: DrmaaSession, names: tuple[str, ...] = ("SLURM",)) -> Hello:
+    """What the library says of itself; ``names`` are those of the DRM it is to be of.
+
+    Raises SchedulerUnavailable; MasterAway where only the DRM did not answer.
+    """
     try:
         hello = session.hello(_HELLO_TIMEOUT)
     except (ChildLost, DrmaaRefusal) as error:
+        if isinstance(error, DrmaaRefusal) and error.kind == "DrmCommunicationException":
+            raise MasterAway(error.what, where="DRMAA", remedy="is the master up?") from error
         raise SchedulerUnavailable(
             error.what,
             where="DRMAA",
@@ -88,11 +118,14 @@ def hello_of(session: DrmaaSession) -> Hello:
             "install hpcrunner[drmaa]",
         ) from error
     # Other DRMAs have DRMAA libraries too, but nobody here could look their jobs up.
-    if not hello.drms.upper().startswith("SLURM"):
+    if not hello.drms.upper().startswith(names):
+        of_slurm = names == ("SLURM",)
         raise SchedulerUnavailable(
-            f"a library of {hello.drms or 'an unnamed DRM'}, not of Slurm",
+            f"a library of {hello.drms or 'an unnamed DRM'}, not of "
+            f"{'Slurm' if of_slurm else 'Grid Engine'}",
             where="DRMAA",
-            remedy="name slurm-drmaa's libdrmaa.so with the key drmaa.library",
+            remedy=f"name {'slurm-drmaa' if of_slurm else 'Grid Engine'}'s libdrmaa.so with the "
+            "key drmaa.library",
         )
     return hello
 

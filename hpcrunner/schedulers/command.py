@@ -124,6 +124,6 @@ def _timed_out(name: str, timeout: float) -> CommandFailed:
     return CommandFailed(
         f"no answer within {timeout:g} s",
         where=name,
-        remedy="is the Slurm controller up (scontrol ping)?",
+        remedy="is the scheduler up?",
         started=True,
     )

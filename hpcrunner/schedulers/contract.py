@@ -124,7 +124,7 @@ class Scheduler(Protocol):
 
     @property
     def name(self) -> str:
-        """``drmaa``, ``sbatch`` or ``local``."""
+        """``drmaa``, ``sbatch``, ``gridengine`` or ``local``."""
         ...
 
     def submit(self, batch: Batch) -> Submission:

@@ -30,7 +30,7 @@ class ChildLost(HpcrunnerError):
 
 
 class DrmaaRefusal(HpcrunnerError):
-    """A DRMAA exception, by the name of its class; ``sent``: it may have reached Slurm first."""
+    """A DRMAA exception, by the name of its class; ``sent``: it may have reached the DRM first."""
 
     exit_code = 69  # EX_UNAVAILABLE
 
@@ -87,9 +87,8 @@ class DrmaaSession:
     ) -> list[str]:
         """Run ``script`` as a job, or as an array 1 to ``size``; the ids as the library says them.
 
-        ``script`` is a line of bash: slurm-drmaa puts it into a script of its own. ``output`` is
-        a path, with Slurm's ``%a`` for the index. Raises ChildLost (nobody knows whether it was
-        submitted) and DrmaaRefusal.
+        The texts are in the words of the library's DRM (batch/drmaa.py). Raises ChildLost (nobody
+        knows whether it was submitted) and DrmaaRefusal.
         """
         if self._tasks >= _TASKS_A_CHILD:
             self.close()

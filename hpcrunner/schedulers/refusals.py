@@ -8,17 +8,8 @@ its name, which costs a moment and can never run an experiment twice.
 from __future__ import annotations
 
 import re
-from enum import Enum
 
-
-class Answer(Enum):
-    """What a text means for the submission it came from."""
-
-    NEVER = "NEVER"  # refused, and the same submission always will be
-    NOT_NOW = "NOT_NOW"  # refused, nothing was submitted, may be taken later
-    DOUBTFUL = "DOUBTFUL"  # refused, nothing was submitted, and the text fits both of these
-    UNCERTAIN = "UNCERTAIN"  # the job may exist
-
+from hpcrunner.schedulers.answers import Answer
 
 # First match wins, so the order is part of the meaning: whatever leaves a doubt comes first.
 _TABLE: tuple[tuple[str, Answer], ...] = (

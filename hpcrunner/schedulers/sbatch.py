@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.schedulers.answers import Answer, refused
 from hpcrunner.schedulers.command import Completed
-from hpcrunner.schedulers.contract import SubmitRefused, SubmitUncertain
-from hpcrunner.schedulers.refusals import Answer, answer_of, in_words
+from hpcrunner.schedulers.contract import SubmitUncertain
+from hpcrunner.schedulers.refusals import answer_of, in_words
 
 _ID = re.compile(r"(\d+)(?:;[A-Za-z0-9_.-]+)?", re.ASCII)
 
@@ -42,16 +43,4 @@ def parse(completed: Completed) -> str:
         f"ended with {completed.returncode} and no job id ({words or 'no word why'})",
         where="sbatch",
         remedy="the batch is looked up by its name",
-    )
-
-
-def refused(words: str, answer: Answer, *, where: str) -> SubmitRefused:
-    """The error for a submission that Slurm did not take."""
-    passing = answer in (Answer.NOT_NOW, Answer.DOUBTFUL)
-    return SubmitRefused(
-        f"refused ({words or 'no word why'})",
-        where=where,
-        remedy="it will be tried again" if passing else "change the request or the site's file",
-        passing=passing,
-        doubtful=answer is Answer.DOUBTFUL,
     )

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from hpcrunner.batch.batch import Batch
 from hpcrunner.schedulers import sbatch
+from hpcrunner.schedulers.answers import Answer, refused
 from hpcrunner.schedulers.command import CommandFailed
 from hpcrunner.schedulers.contract import Job, Sighting, Sought, Submission, SubmitUncertain
 from hpcrunner.schedulers.environment import job_environment
-from hpcrunner.schedulers.refusals import Answer
 from hpcrunner.schedulers.slurm import Slurm, submission
 
 
@@ -38,7 +38,7 @@ class SbatchScheduler:
             )
         except CommandFailed as error:
             if not error.started:
-                raise sbatch.refused(error.what, Answer.NOT_NOW, where="sbatch") from error
+                raise refused(error.what, Answer.NOT_NOW, where="sbatch") from error
             raise SubmitUncertain(
                 error.what, where="sbatch", remedy="the batch is looked up by its name"
             ) from error

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcrunner.batch.batch import Batch
@@ -25,13 +24,13 @@ from hpcrunner.schedulers.contract import (
     Verdict,
 )
 from hpcrunner.schedulers.environment import query_environment
+from hpcrunner.schedulers.listing import Listing as Listing
 from hpcrunner.schedulers.sightings import UNAVAILABLE, Health, sighting
 from hpcrunner.schedulers.states import meaning
 
 log = logging.getLogger(__name__)
 
 _Named = tuple[str, str, str]  # id, state word, node
-_FRESH = 1.0  # s; a round's settling and tracking are closer than that
 _JOB_ID = re.compile(r"\d+(?:_\d+)?", re.ASCII)
 _REUSE = 86_400  # s before ``since`` from which an account is of another job with this id
 
@@ -45,26 +44,6 @@ class Patience:
     cancel: float = 30.0
 
 
-class Listing:
-    """The controller's last answer while it is fresh: one serves all questions of a round."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._rows: list[squeue.LiveJob] | None = None
-        self._at = 0.0
-
-    def rows(self, ask: Callable[[], list[squeue.LiveJob]]) -> list[squeue.LiveJob]:
-        """The last answer, or a new one. Raises what ``ask`` raises."""
-        if self._rows is None or self._clock() - self._at > _FRESH:
-            self._rows, self._at = None, self._clock()  # if asking fails, nothing is known
-            self._rows = ask()
-        return self._rows
-
-    def clear(self) -> None:
-        """Something was asked for that changes the answer."""
-        self._rows = None
-
-
 @dataclass(slots=True)
 class Slurm:
     """The cluster as this user's commands see it. ``accounting`` False: there is no slurmdbd."""
@@ -73,7 +52,7 @@ class Slurm:
     patience: Patience = field(default_factory=Patience)
     runner: Runner = run
     environment: Mapping[str, str] = field(default_factory=lambda: query_environment(os.environ))
-    listing: Listing = field(default_factory=Listing)
+    listing: Listing[squeue.LiveJob] = field(default_factory=Listing)
     _notices: Notices = field(default_factory=lambda: Notices(log), repr=False)
     _told: set[str] = field(default_factory=set, repr=False)
 
@@ -133,6 +112,10 @@ class Slurm:
             for job in self._accounted(argv).all():
                 found.setdefault(job.name, []).append((job.base, job.word, job.node))
         return {name: jobs for name, jobs in found.items() if name in names}
+
+    def changed(self) -> None:
+        """Something is about to be submitted: answers from before are stale."""
+        self.listing.clear()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """See Scheduler.cancel.

@@ -50,6 +50,10 @@ def test_one_excluded_host_stands_without_brackets() -> None:
     assert "-l h=!n1 " in words(exclude=("n1",))
 
 
+def test_a_host_that_has_no_hosts_name_is_not_excluded() -> None:
+    assert words(exclude=("a b", "*")) == "-notify -r n"
+
+
 def test_a_site_that_finds_queues_itself_is_given_none() -> None:
     assert "-q" not in words({"queue_named": False}, partition="people call it so")
 
@@ -72,7 +76,7 @@ def test_memory_is_not_asked_for_without_a_resource() -> None:
 
 def test_gpus_counted_by_slot_are_shared_out() -> None:
     assert "gpu=2" in words({"gpus_per": "slot"}, cpus=2, gpus=4)
-    with pytest.raises(NativeRefused, match=r"1 GPUs .* 4 CPUs.*gpus_per"):
+    with pytest.raises(NativeRefused, match=r"gpus_per.*1 GPUs .* 4 CPUs"):
         words({"gpus_per": "slot"}, cpus=4, gpus=1)
 
 

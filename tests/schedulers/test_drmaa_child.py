@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.batch.drmaa import DrmaaJob
 from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.contract import Job, SubmitRefused, SubmitUncertain, Verdict
 from hpcrunner.schedulers.drmaa_scheduler import DrmaaScheduler
 from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession
-from hpcrunner.schedulers.slurm import Listing, Patience, Slurm
+from hpcrunner.schedulers.slurm import Listing, Slurm
+from hpcrunner.schedulers.slurm_drm import slurm_drm
 
 # A child of the same protocol that answers as the job's name tells it to.
 CHILD = """
@@ -70,8 +72,8 @@ def session(tmp_path: Path, error_file: Path) -> Iterator[DrmaaSession]:
 
 @pytest.fixture
 def scheduler(session: DrmaaSession, commands: Any) -> DrmaaScheduler:
-    slurm = Slurm(patience=Patience(submit=1.0), runner=commands())
-    return DrmaaScheduler(slurm, session, lambda batch: "--partition=cpu")
+    drm = slurm_drm(lambda batch: DrmaaJob("--partition=cpu", "exec true", "/o"))
+    return DrmaaScheduler(Slurm(runner=commands()), session, drm, timeout=1.0)
 
 
 def test_single_jobs_and_arrays_give_the_same_ids_as_sbatch(
@@ -87,8 +89,9 @@ def test_a_submission_ends_a_listing_even_where_it_is_uncertain(
 ) -> None:
     ask = commands(squeue=Completed("", "", 0))
     listing = Listing(lambda: 100.0)
-    slurm = Slurm(accounting=False, patience=Patience(submit=20.0), runner=ask, listing=listing)
-    scheduler = DrmaaScheduler(slurm, session, lambda batch: "")
+    slurm = Slurm(accounting=False, runner=ask, listing=listing)
+    drm = slurm_drm(lambda batch: DrmaaJob("", "exec true", "/o"))
+    scheduler = DrmaaScheduler(slurm, session, drm, timeout=20.0)
     job, batch = Job("17", f"hpcr-{name}"), make_batch(name)
     assert scheduler.look_up([job], 0.0)[job].verdict is Verdict.NOT_FOUND
     with contextlib.suppress(SubmitUncertain):

@@ -1,0 +1,1 @@
+"""Grid Engine: submissions by its DRMAA library; qstat, qacct and qdel for all else."""
