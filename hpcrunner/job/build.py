@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -13,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcrunner.interpreter import Interpreter, uv_here
-from hpcrunner.request.requirements import EnvironmentFailed, Requirements
+from hpcrunner.request.requirements import (
+    EnvironmentFailed,
+    Requirements,
+    readable_tail,
+    says_conflict,
+)
 
 RETRY_PAUSE = 3.0
 _TAIL_BYTES = 4096
-_TAIL_LINES = 6
-# What the installers say when pins contradict each other: ``pip freeze`` of a real environment
-# often does, and the environment works all the same.
-_CONFLICT = re.compile(rb"No solution found|ResolutionImpossible|conflicting dependencies")
 _NOT_FOR_BUILDERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 
@@ -62,12 +62,14 @@ def build(
     environ: Mapping[str, str],
     log: Path,
     inside: Inside | None = None,
+    wheels: str = "",
 ) -> bool:
     """Build a virtual environment in ``target``, a folder that does not exist yet.
 
     ``phases`` are installed one after another, later ones winning. The installers' output goes
-    to ``log``. Returns False where pins contradict each other and were installed all the same.
-    Raises EnvironmentFailed with the log's last lines, and OSError.
+    to ``log``. With ``wheels`` all of it comes from that folder. Returns False where pins
+    contradict each other and were installed all the same. Raises EnvironmentFailed with the log's
+    last lines, and OSError.
     """
     prefix = inside.prefix if inside else ()
     uv = inside.uv if inside else uv_here(environ)
@@ -82,13 +84,17 @@ def build(
         for number, requirements in enumerate(phases, start=1):
             if requirements.lines:
                 listed = _write_list(log.parent / f"requirements-{number}.txt", requirements)
-                install = [*prefix, *_install_words(uv, target, listed)]
+                install = [*prefix, *_install_words(uv, target, listed, wheels)]
                 resolved &= _install(install, requirements.frozen, environ, log)
     except BuildError as error:
         raise EnvironmentFailed(
             f"{error}: {' | '.join(last_lines(log))}",
             where="Python environment",
-            remedy="can this node reach the package index, and does it have these versions?",
+            remedy=(
+                f"is all there in {wheels}? It was made for the login node's interpreter"
+                if wheels
+                else "can this node reach the package index, and does it have these versions?"
+            ),
         ) from error
     return resolved
 
@@ -97,17 +103,16 @@ def last_lines(log: Path) -> tuple[str, ...]:
     """The last lines of a build's log, without the credentials of URLs."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        text = file.read().decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return tuple(re.sub(r"://[^/@\s]+@", "://****@", line) for line in lines[-_TAIL_LINES:])
+        return readable_tail(file.read())
 
 
-def _install_words(uv: str | None, target: Path, listed: Path) -> list[str]:
+def _install_words(uv: str | None, target: Path, listed: Path, wheels: str) -> list[str]:
     python = str(target / "bin" / "python")
+    source = ["--no-index", "--find-links", wheels] if wheels else []
     if uv:
-        return [uv, "pip", "install", "--python", python, "--requirement", str(listed)]
+        return [uv, "pip", "install", "--python", python, *source, "--requirement", str(listed)]
     pip = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    return [*pip, "--requirement", str(listed)]
+    return [*pip, *source, "--requirement", str(listed)]
 
 
 def _install(words: list[str], frozen: bool, environ: Mapping[str, str], log: Path) -> bool:
@@ -121,7 +126,7 @@ def _install(words: list[str], frozen: bool, environ: Mapping[str, str], log: Pa
     except BuildError:
         with log.open("rb") as file:
             file.seek(said_before)
-            conflict = _CONFLICT.search(file.read()) is not None
+            conflict = says_conflict(file.read())
         if conflict and not frozen:
             raise  # the request itself is at fault: a second try says the same
         if conflict:

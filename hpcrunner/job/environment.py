@@ -35,10 +35,12 @@ from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import expand, private_folder, remove_tree
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
 from hpcrunner.request.requirements import (
+    PINS,
     EnvironmentFailed,
     Requirements,
     groom,
     installer_settings,
+    with_pins,
 )
 from hpcrunner.sharedlock import try_lock
 from hpcrunner.usemark import mark_used
@@ -81,7 +83,8 @@ def prepare_python(
 
     def build_now(target: Path) -> bool:
         tools = builder_environment(environ, settings, cache)
-        return build(target, interpreter, phases, tools, workspace.runner / LOG_NAME)
+        log, wheels = workspace.runner / LOG_NAME, experiment.wheels
+        return build(target, interpreter, phases, tools, log, wheels=wheels)
 
     folder = environment_folder(cache, environment_key(interpreter, phases, settings))
     venv = cached_environment(folder, interpreter.path, build_now, events)
@@ -105,7 +108,25 @@ def phases_of(
             events.tell("left_out", f"requirement left out: {line}: {why}")
         for line, instead in phase.changed:
             events.tell("changed", f"requirement changed: {line} is installed as {instead}")
+    if experiment.wheels:
+        pins = _pins_in(Path(experiment.wheels))
+        return tuple(with_pins(phase, pins) for phase in phases)
     return phases
+
+
+def _pins_in(folder: Path) -> dict[str, str]:
+    """What stands for lines that name a source, in a folder of packages; see PINS.
+
+    Raises EnvironmentFailed.
+    """
+    try:
+        return {str(k): str(v) for k, v in json.loads((folder / PINS).read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise EnvironmentFailed(
+            f"the Python packages cannot be read ({error})",
+            where=str(folder),
+            remedy="is the staging folder on a file system that this node sees?",
+        ) from None
 
 
 def cache_folder(setup: NodeSetup, environ: Mapping[str, str]) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.reasons import Reason
@@ -21,6 +21,13 @@ _PINNED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*={2,3}\s*(
 _SOURCE = re.compile(_DIRECT.pattern + r"|(?:git|hg|svn|bzr)\+.*|https?:.*")
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?=$|[\s\[=<>!~;@])(?:.*)")
 _ARCHIVE = re.compile(r"(\S+) @ file://\S*#(sha256=[0-9a-f]{64})")
+# What the installers say when pins contradict each other: ``pip freeze`` of a real environment
+# often does, and the environment works all the same.
+_CONFLICT = re.compile(rb"No solution found|ResolutionImpossible|conflicting dependencies")
+_TAIL_LINES = 6
+# In a folder of packages that was made for a node: lines that name a source, and what to install
+# of that folder for each.
+PINS = "pins.json"
 _TENSORFLOW = ("tensorflow", "tf-nightly")
 # By Python version, newest first: the first releases that work with it, and an upper bound.
 # 3.12 has no pkgutil.ImpImporter, 3.10 no collections.Mapping, and setuptools 82 no longer has
@@ -158,6 +165,29 @@ def _is_studioml(line: str) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def with_pins(requirements: Requirements, pins: Mapping[str, str]) -> Requirements:
+    """The same by names and versions, where lines name a source."""
+    lines = tuple(pins.get(line, line) for line in requirements.lines)
+    return replace(requirements, lines=lines)
+
+
+def is_source(line: str) -> bool:
+    """Whether a groomed line names a URL or a repository."""
+    return _SOURCE.fullmatch(line) is not None
+
+
+def says_conflict(output: bytes) -> bool:
+    """Whether an installer says that the pins of its list contradict each other."""
+    return _CONFLICT.search(output) is not None
+
+
+def readable_tail(output: bytes) -> tuple[str, ...]:
+    """The last lines of an installer's output, without the credentials of URLs."""
+    text = output.decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return tuple(re.sub(r"://[^/@\s]+@", "://****@", line) for line in lines[-_TAIL_LINES:])
 
 
 def pinned_version(entries: Iterable[str], name: str) -> str | None:

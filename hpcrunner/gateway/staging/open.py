@@ -15,6 +15,7 @@ from hpcrunner.gateway.staging.fetching import Fetching
 from hpcrunner.gateway.staging.layout import Layout
 from hpcrunner.gateway.staging.objects import Objects
 from hpcrunner.gateway.staging.uploads import Uploads
+from hpcrunner.gateway.staging.wheels import Wheels
 from hpcrunner.request.model import SealedRequest
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.plan import PlannedExperiment
@@ -64,7 +65,7 @@ def open_staging(journal: Reader, spool: Spool, site: Site) -> Staging | None:
             log.warning("%s: %s", e.id, error.line())
             return None
 
-    preparations = (Fetching(layout, objects),) if wanted else ()
+    preparations = (Fetching(layout, objects), Wheels(layout, site)) if wanted else ()
     return Staging(preparations, Uploads(layout, objects, journal, plan))
 
 

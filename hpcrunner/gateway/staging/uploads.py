@@ -21,7 +21,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, State
 from hpcrunner.gateway.preparation import Attempt
 from hpcrunner.gateway.reader import Reader
-from hpcrunner.gateway.staging import mirrors
+from hpcrunner.gateway.staging import mirrors, wheels
 from hpcrunner.gateway.staging.layout import Layout, parsed
 from hpcrunner.gateway.staging.marks import read_mark, version_of
 from hpcrunner.gateway.staging.objects import Objects
@@ -343,5 +343,6 @@ class Uploads:
         try:
             self._sender.sweep(time.time())
             self._objects.sweep(time.time())
+            wheels.sweep(self._layout, time.time())
         except OSError as error:
             log.warning("staging: %s cannot be swept (%s)", self._layout.objects, error)

@@ -1,0 +1,192 @@
+"""A folder with all the packages that a list of requirements needs, for one interpreter.
+
+Each is a wheel, so that nothing is built on a node. What a list names by a URL or a repository is
+installed there by name and version: ``pins.json`` says which (request/requirements.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcrunner.gateway.staging.installer import InstallerFailed, run
+from hpcrunner.interpreter import Interpreter, uv_here
+from hpcrunner.request.requirements import (
+    PINS,
+    EnvironmentFailed,
+    Requirements,
+    is_source,
+    readable_tail,
+    says_conflict,
+)
+from hpcrunner.sync import sync_folder
+
+_LAYOUT = 1  # part of the key
+_TOOLS = ("setuptools", "wheel")  # with which the client library that comes with code is built
+_TAIL = 4096
+USED = "used"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be in the folder. ``settings`` steer pip, and may hold an index's token."""
+
+    interpreter: Interpreter
+    phases: tuple[Requirements, ...]
+    settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def key(self) -> str:
+        """The same for all who want the same."""
+        content = [
+            _LAYOUT,
+            self.interpreter.real,
+            self.interpreter.version,
+            [phase.canonical for phase in self.phases],
+            self.settings,
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def complete(folder: Path) -> bool:
+    """Whether the folder is there, with all in it."""
+    return (folder / PINS).is_file()
+
+
+def build(
+    wanted: Wanted, folder: Path, environ: Mapping[str, str], stopped: Callable[[], bool]
+) -> None:
+    """Make the folder, whole or not at all.
+
+    Raises EnvironmentFailed with pip's last lines, Stopped, OSError.
+    """
+    made = folder.with_name(f".{folder.name[:16]}.{secrets.token_hex(4)}")
+    made.mkdir(mode=0o700)
+    work = made / ".work"
+    work.mkdir()
+    log = work / "log"
+    log.touch(mode=0o600)
+    try:
+        try:
+            pins = _Build(wanted, made, work, environ, stopped).all()
+        except InstallerFailed as error:
+            raise EnvironmentFailed(
+                f"{error}: {' | '.join(readable_tail(_end_of(log)))}",
+                where="Python packages, on the login node",
+                remedy="can it reach the package index, and does that have these versions?",
+            ) from error
+        shutil.rmtree(work)
+        (made / USED).mkdir(mode=0o700)
+        (made / PINS).write_text(json.dumps(pins), "utf-8")
+        for path in made.iterdir():
+            _sync(path)
+        sync_folder(made)
+        with suppress(OSError):
+            shutil.rmtree(folder)  # what a crash has left
+        made.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+class _Build:
+    """The steps of one build."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        target: Path,
+        work: Path,
+        environ: Mapping[str, str],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._wanted = wanted
+        self._target = target
+        self._work = work
+        self._log = work / "log"
+        self._environ = environ
+        self._stopped = stopped
+        self._python = str(work / "venv" / "bin" / "python")
+
+    def all(self) -> dict[str, str]:
+        """Fill the target; returns the pin for each line that names a source."""
+        self._make_venv()
+        pins: dict[str, str] = {}
+        for phase in self._wanted.phases:
+            for line in phase.lines:
+                if is_source(line) and line not in pins:
+                    pins[line] = self._pinned(line)
+        for phase in self._wanted.phases:
+            self._fill([pins.get(line, line) for line in phase.lines], frozen=phase.frozen)
+        names = [line for phase in self._wanted.phases for line in phase.lines]
+        if any("studioml" in line.lower() for line in names):
+            self._fill(_TOOLS, frozen=False)
+        return pins
+
+    def _make_venv(self) -> None:
+        path = self._wanted.interpreter.path
+        uv = uv_here(self._environ)
+        words = [path, "-I", "-m", "venv", str(self._work / "venv")]
+        if uv:
+            words = [uv, "venv", "--no-project", "--seed", "--python", path]
+            words.append(str(self._work / "venv"))
+        self._run(words)
+
+    def _pinned(self, line: str) -> str:
+        """Build one line's wheel; returns the requirement by name and version."""
+        alone = self._work / "source"
+        alone.mkdir()
+        self._wheel([line], alone, "--no-deps")
+        (wheel,) = alone.glob("*.whl")
+        name, version = wheel.name.split("-")[:2]
+        wheel.rename(self._target / wheel.name)
+        alone.rmdir()
+        return f"{name}=={version}"
+
+    def _fill(self, lines: Sequence[str], *, frozen: bool) -> None:
+        """The wheels of a list and of what it needs, as the node would choose them."""
+        if not lines:
+            return
+        said_before = self._log.stat().st_size
+        try:
+            self._wheel(lines, self._target)
+        except InstallerFailed:
+            with self._log.open("rb") as file:
+                file.seek(said_before)
+                conflict = says_conflict(file.read())
+            if conflict and not frozen:
+                raise
+            self._wheel(lines, self._target, *(["--no-deps"] if conflict else []))
+
+    def _wheel(self, lines: Sequence[str], target: Path, *more: str) -> None:
+        listed = self._work / "requirements.txt"
+        handle = os.open(listed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        pip = [self._python, "-I", "-m", "pip", "wheel", "--find-links", str(self._target)]
+        self._run([*pip, "--wheel-dir", str(target), *more, "--requirement", str(listed)])
+
+    def _run(self, words: Sequence[str]) -> None:
+        run(words, self._environ, self._log, self._stopped)
+
+
+def _end_of(log: Path) -> bytes:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL))
+        return file.read()
+
+
+def _sync(path: Path) -> None:
+    if path.is_file():
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,208 @@
+"""Python packages for nodes that reach no index: a wheelhouse for each list of requirements."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from hpcrunner.errors import HpcrunnerError
+from hpcrunner.gateway.experiment import Experiment
+from hpcrunner.gateway.preparation import READY, Attempt, Standing, Waiting, failure_of
+from hpcrunner.gateway.staging import wheelhouse
+from hpcrunner.gateway.staging.installer import installer_environment
+from hpcrunner.gateway.staging.layout import Layout, stem
+from hpcrunner.gateway.staging.objects import Stopped
+from hpcrunner.gateway.staging.wheelhouse import USED, Wanted
+from hpcrunner.gateway.staging.workers import Workers
+from hpcrunner.interpreter import choose_interpreter, probe
+from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.requirements import (
+    PINS,
+    EnvironmentFailed,
+    groom,
+    installer_settings,
+)
+from hpcrunner.sites.site import Site
+
+log = logging.getLogger(__name__)
+
+THREADS = 2  # pip takes a core each
+KEPT = 7 * 86400.0  # seconds after the last use
+NO_ROOM_PAUSE = 30.0
+_STRAY = 3600.0
+
+
+@dataclass
+class _Fetch:
+    """One attempt that waits for its packages. Threads write what the loop reads."""
+
+    attempt: Attempt
+    planned: PlannedExperiment = field(repr=False)
+    standing: Standing
+    folder: str = ""
+    stopped: bool = False
+
+
+class Wheels:
+    """The preparation of Python packages."""
+
+    def __init__(self, layout: Layout, site: Site) -> None:
+        self._layout = layout
+        self._site = site
+        self._workers = Workers("staging-wheels", THREADS)
+        self._fetches: dict[Attempt, _Fetch] = {}
+        self._lock = threading.Lock()
+        self._waiting: dict[str, list[_Fetch]] = {}  # by key: who wants what is being built
+
+    def want(self, experiment: Experiment, planned: PlannedExperiment) -> None:
+        """See Preparation."""
+        attempt = (experiment.id, experiment.attempt)
+        if attempt in self._fetches:
+            return
+        needs = bool(planned.python_packages or planned.pip)
+        standing: Standing = Waiting("waits for its Python packages") if needs else READY
+        fetch = self._fetches[attempt] = _Fetch(attempt, planned, standing)
+        if needs:
+            self._workers.give(partial(self._guarded, fetch))
+
+    def standing(self, experiment: Experiment) -> Standing | None:
+        """See Preparation."""
+        fetch = self._fetches.get((experiment.id, experiment.attempt))
+        return fetch.standing if fetch else None
+
+    def apply(self, experiment: Experiment, planned: PlannedExperiment) -> PlannedExperiment:
+        """See Preparation."""
+        fetch = self._fetches[(experiment.id, experiment.attempt)]
+        return replace(planned, wheels=fetch.folder)
+
+    def step(self, wanted: Collection[Attempt]) -> None:
+        """See Preparation."""
+        for attempt in [a for a in self._fetches if a not in wanted]:
+            self._fetches.pop(attempt).stopped = True
+
+    def close(self) -> None:
+        """See Preparation: pip ends within a moment."""
+        self._workers.close()
+        self.step(())
+
+    def _guarded(self, fetch: _Fetch) -> None:
+        if fetch.stopped:
+            return
+        try:
+            self._get(fetch)
+        except HpcrunnerError as error:
+            fetch.standing = failure_of(error)
+        except OSError as error:
+            # The gateway's own disk is at fault, which is no failure of an experiment.
+            fetch.standing = Waiting(f"{self._layout.wheels}: {error.strerror or error}")
+            later = threading.Timer(
+                NO_ROOM_PAUSE, self._workers.give, [partial(self._guarded, fetch)]
+            )
+            later.daemon = True
+            later.start()
+        except Exception as error:
+            log.exception("%s: a fault while its packages were fetched", fetch.attempt[0])
+            fetch.standing = failure_of(_failed(f"{type(error).__name__}: {error}"))
+
+    def _get(self, fetch: _Fetch) -> None:
+        wanted = self._wanted(fetch.planned)
+        if not any(phase.lines for phase in wanted.phases):
+            fetch.standing = READY
+            return
+        with self._lock:
+            if wanted.key in self._waiting:
+                self._waiting[wanted.key].append(fetch)
+                fetch.standing = Waiting("its Python packages are being fetched")
+                return
+            self._waiting[wanted.key] = [fetch]
+        standing: Standing | None = None
+        folder = self._layout.wheels / wanted.key
+        try:
+            if not wheelhouse.complete(folder):
+                fetch.standing = Waiting("its Python packages are being fetched")
+                environ = installer_environment(
+                    os.environ,
+                    self._site.environment,
+                    wanted.settings,
+                    self._layout.wheels / ".cache",
+                )
+                wheelhouse.build(wanted, folder, environ, lambda: self._unwanted(wanted.key))
+                log.info("Python packages: %s is complete", folder)
+            standing = READY
+        except Stopped:
+            pass
+        except HpcrunnerError as error:
+            standing = failure_of(error)
+        finally:
+            with self._lock:
+                waiting = self._waiting.pop(wanted.key)
+            if standing is None:  # ended half way, by an error or since nobody wanted it
+                for other in waiting:
+                    if other is not fetch:
+                        self._workers.give(partial(self._guarded, other))
+        for other in waiting:
+            self._settle(other, folder, standing)
+
+    def _settle(self, fetch: _Fetch, folder: Path, standing: Standing | None) -> None:
+        if standing is None:
+            return
+        if standing is READY:
+            (folder / USED / stem(fetch.attempt)).touch(mode=0o600)
+            os.utime(folder / PINS)
+            fetch.folder = str(folder)
+        fetch.standing = standing
+
+    def _unwanted(self, key: str) -> bool:
+        with self._lock:
+            waiting = list(self._waiting.get(key, ()))
+        return self._workers.closed.is_set() or all(fetch.stopped for fetch in waiting)
+
+    def _wanted(self, planned: PlannedExperiment) -> Wanted:
+        """What the node would install, by the login node's view. Raises EnvironmentFailed."""
+        interpreters = tuple(sorted(self._site.interpreters.items()))
+        path = choose_interpreter(planned.python_version, interpreters, os.environ)
+        interpreter = probe(path, os.environ)
+        if interpreter is None:
+            raise _failed(f"interpreter {path} does not run")
+        gpus = planned.gpus > 0
+        phases = (
+            groom(planned.python_packages, interpreter.version, gpus=gpus),
+            groom(planned.pip, interpreter.version, gpus=gpus),
+        )
+        return Wanted(interpreter, phases, installer_settings(planned.environment))
+
+
+def sweep(layout: Layout, now: float, kept: float = KEPT) -> None:
+    """Remove folders that no attempt needs and that were not used for so long. Raises OSError."""
+    for entry in list(os.scandir(layout.wheels)):
+        folder = Path(entry.path)
+        if entry.name == ".cache":
+            continue
+        needed = False
+        with suppress(FileNotFoundError):
+            for user in list(os.scandir(folder / USED)):
+                if (layout.attempts / user.name).exists():
+                    needed = True
+                elif user.stat().st_mtime < now - _STRAY:
+                    os.unlink(user.path)  # noqa: PTH108
+                else:
+                    needed = True
+        with suppress(FileNotFoundError):
+            at = folder / PINS if wheelhouse.complete(folder) else folder
+            if not needed and at.stat().st_mtime < now - kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _failed(what: str) -> EnvironmentFailed:
+    return EnvironmentFailed(
+        what,
+        where="Python packages, on the login node",
+        remedy="mend 'interpreters' or 'staging_dir' in the site file",
+    )
