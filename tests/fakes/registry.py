@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -26,12 +27,15 @@ _SIF_LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
 
 
 class Registry:
-    """``host`` is ``localhost:port``. What is asked of it is read from its own log."""
+    """``host`` is ``localhost:port``; ``password`` is a pair with the user's name, if it wants one.
+
+    What is asked of it is read from its own log.
+    """
 
     def __init__(self, host: str, log: Path) -> None:
         self.host = host
+        self.password: tuple[str, str] | None = None
         self._log = log
-        self._seen = 0
 
     def push_sif(self, name: str, sif: bytes) -> str:
         """Push an image file as ``oras://`` does; returns the manifest's digest."""
@@ -126,6 +130,9 @@ class Registry:
         request = urllib.request.Request(url, data=body, method=method)
         request.add_header("Content-Type", kind)
         request.add_header("Content-Length", str(len(body)))
+        if self.password:
+            word = base64.b64encode(":".join(self.password).encode()).decode()
+            request.add_header("Authorization", f"Basic {word}")
         with urllib.request.urlopen(request, timeout=30) as answer:
             answer.read()
             return answer

@@ -1,0 +1,221 @@
+"""Images of a real registry, pulled by a real Apptainer through spython."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from registry import Registry, running_registry
+
+from dev.queue_servers import free_port
+from hpcrunner.images.cache import cached_images
+from hpcrunner.request.image import PlannedImage
+from hpcrunner.request.reasons import Reason
+from hpcrunner.request.trust import ImageRules, parse_pin
+from hpcrunner.storage.contract import StorageError
+
+Cache = Any  # of this folder's conftest
+
+
+@pytest.fixture
+def busybox(containers: Any) -> bytes:
+    return Path(containers.busybox).read_bytes()
+
+
+def name() -> str:
+    """A repository of this test's own."""
+    return f"team/{secrets.token_hex(4)}"
+
+
+def test_an_image_of_a_registry_is_pulled_once_and_runs(
+    pulling: Cache, registry: Registry, busybox: bytes, containers: Any
+) -> None:
+    repository = name()
+    registry.push_sif(f"{repository}:1", busybox)
+    reference = f"oras://{registry.host}/{repository}:1"
+    image = pulling.get(reference)
+    assert image.read_bytes() == busybox
+    assert pulling.get(reference) == image
+    assert registry.pulls(repository) == 1
+    assert pulling.events() == ["pulling", "pulled"]
+    assert [entry.reference for entry in cached_images(pulling.images)] == [reference]
+    assert not list((pulling.images / "pulling").iterdir())
+    # Nothing of it went into the user's home or to others.
+    assert (image.stat().st_mode & 0o777, pulling.images.stat().st_mode & 0o777) == (0o500, 0o700)
+
+
+def test_a_docker_image_becomes_an_image_file(
+    pulling: Cache, registry: Registry, containers: Any
+) -> None:
+    repository = name()
+    files = {"bin/busybox": Path("/bin/busybox").read_bytes(), "which": b"the first"}
+    digest = registry.push_docker(f"{repository}:1", files)
+    rules = ImageRules(pinned=(parse_pin(f"docker://{registry.host}/{repository}:1", digest),))
+    image = pulling.get(f"docker://{registry.host}/{repository}:1", rules)
+    registry.push_docker(f"{repository}:1", {**files, "which": b"the second"})
+    run = [containers.program, "exec", "-u", str(image), "/bin/busybox", "cat", "/which"]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=pulling.folder)
+    assert done.stdout == "the first", done.stderr
+    # The pin is of what stood there: the new image under that tag is not it.
+    assert pulling.get(f"docker://{registry.host}/{repository}:1", rules) == image
+    assert registry.pulls(repository) == 1
+
+
+def test_fifty_that_want_one_image_pull_it_once(
+    pulling: Cache, registry: Registry, busybox: bytes
+) -> None:
+    repository = name()
+    registry.push_sif(f"{repository}:1", busybox)
+    reference = f"oras://{registry.host}/{repository}:1"
+    with ThreadPoolExecutor(50) as jobs:
+        found = set(jobs.map(lambda _: pulling.get(reference), range(50)))
+    assert len(found) == 1
+    assert registry.pulls(repository) == 1
+    assert pulling.events().count("pulling") == 1
+
+
+def test_a_failure_is_told_to_all_who_waited_and_not_repeated(
+    pulling: Cache, registry: Registry
+) -> None:
+    repository = name()
+
+    def fails(_: int) -> StorageError:
+        with pytest.raises(StorageError) as error:
+            pulling.get(f"oras://{registry.host}/{repository}:1")
+        return error.value
+
+    with ThreadPoolExecutor(20) as jobs:
+        errors = list(jobs.map(fails, range(20)))
+    assert {error.reason for error in errors} == {Reason.ARTIFACT_NOT_FOUND}
+    assert len({error.line() for error in errors}) == 1
+    assert repository in errors[0].line()
+    assert pulling.events().count("pulling") == 1
+    assert pulling.files() == []
+
+
+def test_a_registry_that_is_down_is_a_failure_of_the_infrastructure(pulling: Cache) -> None:
+    with pytest.raises(StorageError) as error:
+        pulling.get(f"oras://localhost:{free_port()}/team/image:1")
+    assert error.value.reason is Reason.STORE_UNREACHABLE
+    assert pulling.files() == []
+
+
+def test_a_registrys_password_goes_by_the_environment_and_only_there(
+    cache: Cache, containers: Any, tmp_path: Path, busybox: bytes
+) -> None:
+    import bcrypt
+
+    secret = "pa55 w0rd"
+    hashed = bcrypt.hashpw(secret.encode(), bcrypt.gensalt(4)).decode()
+    (tmp_path / "users").write_text(f"alice:{hashed}\n")
+    with running_registry(
+        tmp_path / "locked", free_port(), password_file=str(tmp_path / "users")
+    ) as locked:
+        cache.change(runtime=containers.program, plain_http=(locked.host,))
+        locked.password = ("alice", secret)
+        locked.push_sif("team/secret:1", busybox)
+        reference = f"oras://{locked.host}/team/secret:1"
+        with pytest.raises(StorageError) as denied:
+            cache.get(reference, environ={"APPTAINER_DOCKER_PASSWORD": secret})
+        assert denied.value.reason is Reason.ARTIFACT_DENIED
+        image = cache.get(PlannedImage(reference, user="alice", password=secret))
+        assert image.read_bytes() == busybox
+        # It is in the cache now, for those who have the password.
+        with pytest.raises(StorageError):
+            cache.get(PlannedImage(reference, user="alice", password="another"))
+    assert secret not in str(cache.told) + str(denied.value)
+    kept = [p.read_bytes() for p in cache.images.rglob("*") if p.is_file() and p.suffix != ".sif"]
+    assert secret.encode() not in b"".join(kept)
+
+
+def test_a_tag_is_pulled_anew_after_its_time_and_running_jobs_keep_theirs(
+    pulling: Cache, registry: Registry, busybox: bytes
+) -> None:
+    repository = name()
+    reference = f"oras://{registry.host}/{repository}:latest"
+    registry.push_sif(f"{repository}:latest", busybox)
+    old = pulling.get(reference)
+    registry.push_sif(f"{repository}:latest", busybox + b"newer")
+    assert pulling.get(reference) == old
+    pulling.change(refresh=0.0)
+    new = pulling.get(reference)
+    assert (new != old, old.exists()) == (True, True)
+    assert new.read_bytes() == busybox + b"newer"
+
+
+def test_a_tag_that_cannot_be_looked_up_again_leaves_the_image_that_was(
+    pulling: Cache, containers: Any, tmp_path: Path, busybox: bytes
+) -> None:
+    with running_registry(tmp_path / "mortal", free_port()) as mortal:
+        mortal.push_sif("team/image:1", busybox)
+        reference = f"oras://{mortal.host}/team/image:1"
+        image = pulling.get(reference)
+    pulling.change(refresh=0.0)
+    assert pulling.get(reference) == image
+    assert pulling.events()[-1] == "image_kept"
+    pulling.told.clear()
+    assert pulling.get(reference) == image
+    assert pulling.events() == []  # not every job asks again
+
+
+def test_whoever_dies_in_a_pull_leaves_nothing_that_counts(
+    pulling: Cache, registry: Registry, busybox: bytes, tmp_path: Path
+) -> None:
+    """Killed with the image whole and nameless, then with the image named and not known."""
+    repository = name()
+    registry.push_sif(f"{repository}:1", busybox)
+    reference = f"oras://{registry.host}/{repository}:1"
+    script = textwrap.dedent(
+        f"""
+        import os
+        from hpcrunner.images.ready import ready_image
+        from hpcrunner.request.image import ImageSetup, PlannedImage
+        from hpcrunner.request.plan import NodeSetup
+        setup = ImageSetup({pulling.setup.runtime!r}, size=10**9, plain_http=({registry.host!r},))
+        node = NodeSetup("/none", {str(pulling.folder)!r}, images=setup)
+        ready_image(PlannedImage({reference!r}), node, os.environ, print)
+        """
+    )
+    for point in ("images.pulled", "images.kept"):
+        crash = {"HPCRUNNER_CRASH": f"{point}:1:{tmp_path}"}
+        died = subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, **crash}, capture_output=True
+        )
+        assert died.returncode == -9, died.stderr
+    image = pulling.get(reference)
+    assert image.read_bytes() == busybox
+    assert pulling.files() == [image.name]
+
+
+def test_a_pull_that_is_broken_off_leaves_nothing_running(pulling: Cache, tmp_path: Path) -> None:
+    """A registry that never answers; then whoever waits is told to stop, or is killed."""
+    import socket
+
+    class Stop(Exception):
+        pass
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"localhost:{silent.getsockname()[1]}"
+        pulling.change(plain_http=(host,))
+        asked = threading.Event()
+        threading.Thread(target=lambda: (silent.accept(), asked.set()), daemon=True).start()
+
+        def pause(seconds: float) -> None:
+            if asked.is_set():
+                raise Stop
+            time.sleep(seconds)
+
+        with pytest.raises(Stop):
+            pulling.get(f"oras://{host}/team/image:1", pause=pause)
+    running = subprocess.run(["pgrep", "-f", f"oras://{host}"], capture_output=True).stdout
+    assert running == b""
+    assert pulling.files() == []
