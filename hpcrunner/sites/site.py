@@ -64,7 +64,7 @@ class Site(Part):
     extends: Text | None = Field(
         default=None,
         description="Site that this one starts from: a name, or a path, which counts from this "
-        "file's folder. Read with the file; see above.",
+        "file's folder; docs/sites.md.",
         examples=["generic-slurm", "../base.yaml"],
     )
     description: Text = Field(default="", description="For people.")
