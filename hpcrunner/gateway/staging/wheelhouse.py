@@ -131,13 +131,16 @@ class _Build:
         return pins
 
     def _make_venv(self) -> None:
-        path = self._wanted.interpreter.path
-        uv = uv_here(self._environ)
-        words = [path, "-I", "-m", "venv", str(self._work / "venv")]
-        if uv:
-            words = [uv, "venv", "--no-project", "--seed", "--python", path]
-            words.append(str(self._work / "venv"))
-        self._run(words)
+        """An environment of that interpreter with a pip, its own or, where it has none, uv's."""
+        path, target = self._wanted.interpreter.path, self._work / "venv"
+        try:
+            self._run([path, "-I", "-m", "venv", str(target)])
+        except InstallerFailed:
+            uv = uv_here(self._environ)
+            if not uv:
+                raise
+            shutil.rmtree(target, ignore_errors=True)
+            self._run([uv, "venv", "--no-project", "--seed", "--python", path, str(target)])
 
     def _pinned(self, line: str) -> str:
         """Build one line's wheel; returns the requirement by name and version."""
