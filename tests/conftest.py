@@ -158,7 +158,7 @@ def workdir(new_workdir: Callable[[], AbstractContextManager[Path]]) -> Iterator
         yield folder
 
 
-CLUSTERED = frozenset({"slurm", "drmaa", "rabbitmq", "s3", "client"})
+CLUSTERED = frozenset({"slurm", "gridengine", "drmaa", "rabbitmq", "s3", "client"})
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

@@ -58,14 +58,15 @@ def do_submit(scheduler: Any, *, script: str, **batch: Any) -> Any:
 
 def do_seek(scheduler: Any, *, left: bool = False, **batch: Any) -> Any:
     """With ``left`` the live queue no longer shows the job, as after MinJobAge."""
+    witness = getattr(scheduler, "witness", None) or scheduler.slurm
     if left:
-        scheduler.slurm.runner = without_queue
-        scheduler.slurm.listing.clear()
+        witness.runner = without_queue
+        witness.listing.clear()
     made = batch_of(**batch)
     sought = scheduler.seek([made], time.time() - 600)[made.id]
     if left:
-        scheduler.slurm.runner = run
-        scheduler.slurm.listing.clear()
+        witness.runner = run
+        witness.listing.clear()
     ids = list(sought.submission.job_ids) if sought.submission else None
     return [sought.verdict.value, ids]
 
@@ -104,7 +105,9 @@ def plain(sighting: Sighting) -> dict[str, Any]:
 
 
 def without_queue(argv: Any, **options: Any) -> Completed:
-    return Completed("", "", 0) if argv[0] == "squeue" else run(argv, **options)
+    nothing = {"squeue": "", "qstat": "<job_info/>"}
+    empty = nothing.get(argv[0])
+    return run(argv, **options) if empty is None else Completed(empty, "", 0)
 
 
 if __name__ == "__main__":

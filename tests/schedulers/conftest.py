@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import hpcrunner
 from hpcrunner.batch.batch import Batch
 from hpcrunner.schedulers.command import CommandFailed, Completed
 from hpcrunner.sites.spec import JobSpec
@@ -66,3 +71,18 @@ def make_batch(tmp_path: Path) -> Callable[..., Batch]:
         return batch
 
     return make
+
+
+@pytest.fixture(scope="session")
+def checkout(cluster: Any) -> Iterator[Path]:
+    """The code under test where the user can read it."""
+    folder = cluster.home / "tests" / f"code-{secrets.token_hex(4)}"
+    shutil.copytree(
+        Path(hpcrunner.__file__).parent,
+        folder / "hpcrunner",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    shutil.copy(Path(__file__).parent / "as_user.py", folder)
+    subprocess.run(["chmod", "-R", "a+rX", folder, folder.parent], check=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -7,37 +7,18 @@ import os
 import pwd
 import re
 import secrets
-import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import hpcrunner
-
 pytestmark = pytest.mark.slurm
 
 HERE = Path(__file__).parent
 BACKENDS = ["sbatch", pytest.param("drmaa", marks=pytest.mark.drmaa)]
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="session")
-def checkout(cluster: Any) -> Iterator[Path]:
-    """The code under test where the user can read it."""
-    folder = cluster.home / "tests" / f"code-{secrets.token_hex(4)}"
-    shutil.copytree(
-        Path(hpcrunner.__file__).parent,
-        folder / "hpcrunner",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    shutil.copy(HERE / "as_user.py", folder)
-    subprocess.run(["chmod", "-R", "a+rX", folder, folder.parent], check=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
