@@ -14,6 +14,7 @@ from hpcrunner.sites.effective import differences, effective_yaml
 from hpcrunner.sites.layers import read_layers
 from hpcrunner.sites.listing import listed_sites
 from hpcrunner.sites.load import load_site, site_file, site_names, validated
+from hpcrunner.sites.needs import unmet
 from hpcrunner.sites.problems import SiteError
 from hpcrunner.sites.schema import schema_text
 
@@ -90,7 +91,8 @@ def check(
             problems.append(error.line())
         else:
             bases = "".join(f", on {base}" for base in merged.files[1:])
-            typer.echo(f"{path}: sound ({len(site.partitions)} partition(s){bases})")
+            needs = f", needs {' and '.join(unmet(site))} of its user" if unmet(site) else ""
+            typer.echo(f"{path}: sound ({len(site.partitions)} partition(s){bases}{needs})")
     if problems:
         raise SiteError(problems)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcrunner.sites.layers import KEY, Merged
-from hpcrunner.sites.problems import Place, dotted
+from hpcrunner.sites.problems import Place
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.yamltext import read, write
 
@@ -35,8 +35,11 @@ def effective_yaml(merged: Merged, site: Site, *, defaults: bool, origins: bool)
 
 
 def differences(left: Site, right: Site) -> list[Difference]:
-    """The keys in which two sites differ, names apart, in the order of the keys."""
-    a, b = ({dotted(place): text for place, text in _leaves(_plain(s))} for s in (left, right))
+    """The keys in which two sites differ, names apart, in the order of the keys.
+
+    Items of a list with names of their own are compared by those: ``partitions[gpu].max_time``.
+    """
+    a, b = (dict(_leaves(_plain(site))) for site in (left, right))
     return [
         Difference(key, a.get(key), b.get(key))
         for key in sorted(a.keys() | b.keys())
@@ -102,12 +105,21 @@ def _keys(data: dict[str, Any], place: Place = ()) -> Iterator[Place]:
             yield (*place, key)
 
 
-def _leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _leaves(inner, (*place, key))
+            yield from _leaves(inner, f"{place}.{key}" if place else key)
     elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _leaves(inner, (*place, index))
+        for label, inner in zip(_labels(value), value, strict=True):
+            yield from _leaves(inner, f"{place}[{label}]")
     else:
         yield place, value
+
+
+def _labels(items: list[Any]) -> list[str]:
+    """What the items of a list are called: by name where all have one of their own, else number."""
+    if all(isinstance(item, dict) for item in items):
+        names = [item.get("name") or item.get("type") or "" for item in items]
+        if all(names) and len(set(names)) == len(names):
+            return names
+    return [str(index) for index in range(len(items))]

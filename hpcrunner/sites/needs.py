@@ -10,14 +10,18 @@ from hpcrunner.sites.site import Site
 
 def check_needs(site: Site) -> None:
     """Raise SiteError, with a line for each of the site's ``needs`` that nothing sets."""
-    unmet = [
+    problems = [
         f"site {site.name}: {key} is not set, and this cluster takes no job without; write a file "
         f"of your own with 'extends: {site.name}' and '{key}: …' (docs/sites.md)"
-        for key in site.needs
-        if not all(_values(site, key))
+        for key in unmet(site)
     ]
-    if unmet:
-        raise SiteError(unmet)
+    if problems:
+        raise SiteError(problems)
+
+
+def unmet(site: Site) -> tuple[str, ...]:
+    """Those of the site's ``needs`` that are not set for every job."""
+    return tuple(key for key in site.needs if not all(_values(site, key)))
 
 
 def _values(site: Site, key: str) -> Iterator[str | None]:

@@ -5,6 +5,7 @@ A site file without golden texts fails. After a wanted change, and for a new sit
 """
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,12 @@ def test_a_site_that_needs_its_users_account_says_so_before_it_is_used(name: str
     with pytest.raises(SiteError, match=rf"site {name}: account is not set.* 'extends: {name}'"):
         check_needs(shipped)
     check_needs(as_somebody_has_it(name))
+
+
+def test_the_page_about_sites_has_a_row_for_each_that_is_shipped() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sites.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`([a-z0-9-]+)`", "".join(rows))) == NAMES
 
 
 def test_a_request_that_no_shipped_site_can_hold_is_told_why() -> None:

@@ -144,8 +144,8 @@ def test_diff_goes_into_lists(run: Run, centre: Path) -> None:
         "extends: ./big.yaml\npartitions:\n  - {name: cpu, max_memory: 128G}\n  - name: gpu\n"
     )
     found = json.loads(run("diff", str(centre), "more", "--json").stdout)
-    assert {"key": "partitions[0].max_memory", "left": "64G", "right": "128G"} in found
-    assert {"key": "partitions[1].name", "left": None, "right": "gpu"} in found
+    assert {"key": "partitions[cpu].max_memory", "left": "64G", "right": "128G"} in found
+    assert {"key": "partitions[gpu].name", "left": None, "right": "gpu"} in found
 
 
 def test_the_schema_is_json(run: Run) -> None:
