@@ -48,7 +48,11 @@ def site_folders() -> tuple[Folder, ...]:
         if text:
             found.append(Folder(path, "institution"))
     found += [Folder(SYSTEM, "institution"), Folder(data_folder("site-configs"), "shipped")]
-    return tuple(found)
+    # A folder that is named twice counts where it stands first.
+    first: dict[Path, Folder] = {}
+    for folder in found:
+        first.setdefault(folder.path, folder)
+    return tuple(first.values())
 
 
 def is_path(text: str) -> bool:

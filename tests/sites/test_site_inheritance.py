@@ -177,3 +177,15 @@ def test_a_relative_folder_in_the_variable_is_refused(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "sites")
     assert problems("local") == ["HPCRUNNER_SITES: 'sites' is not an absolute path"]
+
+
+def test_a_folder_that_is_named_twice_counts_once(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, centre = tmp_path / "own/hpcrunner/sites", tmp_path / "centre"
+    monkeypatch.setenv(VARIABLE, f"{centre}:{own}:{centre}")
+    write("own/big.yaml", "extends: big\nqos: own\n")
+    write("centre/big.yaml", "account: lab\n")
+    site = load_site("big")
+    assert (site.account, site.qos) == ("lab", "own")
+    assert [folder.path for folder in folders.site_folders()][:3] == [own, centre, folders.SYSTEM]
