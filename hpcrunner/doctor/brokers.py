@@ -63,7 +63,9 @@ def _rabbitmq(
             connection.channel().queue_declare(queue, passive=True)
         connection.close()
     except AMQP_FAILURES as error:
-        yield of_error(_CHECK, trouble(error).at(there.name))
+        why = trouble(error)
+        remedy = why.remedy or "is the broker up, and does this host reach it?"
+        yield fault(_CHECK, why.what, there.name, remedy)
         return
     if options.queues:
         yield ok(_CHECK, f"answers, and has the queues {', '.join(options.queues)}", there.name)

@@ -11,25 +11,23 @@ _CARDS: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"gb200|b200", (180, 192)),
     (r"h200", (141,)),
     (r"h100[ _-]?nvl", (94,)),
-    (r"h100[ _-]?64", (64,)),
     (r"h100", (80, 96)),
     (r"h800", (80,)),
-    (r"h20(?!\d)", (96,)),
-    (r"a100[^0-9]*64", (64,)),
+    (r"h20", (96,)),
     (r"a100", (40, 80)),
     (r"a800", (40, 80)),
-    (r"a40(?!\d)", (48,)),
-    (r"a30(?!\d)", (24,)),
-    (r"a16(?!\d)", (16,)),
-    (r"a10(?!\d)", (24,)),
-    (r"a2(?!\d)", (16,)),
-    (r"l40s?(?!\d)", (48,)),
-    (r"l4(?!\d)", (24,)),
+    (r"a40", (48,)),
+    (r"a30", (24,)),
+    (r"a16", (16,)),
+    (r"a10", (24,)),
+    (r"a2", (16,)),
+    (r"l40s?", (48,)),
+    (r"l4", (24,)),
     (r"v100", (16, 32)),
     (r"p100", (12, 16)),
-    (r"p40(?!\d)", (24,)),
-    (r"p4(?!\d)", (8,)),
-    (r"t4(?!\d)", (16,)),
+    (r"p40", (24,)),
+    (r"p4", (8,)),
+    (r"t4", (16,)),
     (r"k80", (12,)),
     (r"k40", (12,)),
     (r"a6000", (48,)),
@@ -58,20 +56,22 @@ _CARDS: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"mi60", (32,)),
     (r"mi50", (16, 32)),
 )
+_BEFORE = r"(?:(?<![0-9a-z])|(?<=rtx)|(?<=gtx)|(?<=tesla))"
 _PART = re.compile(r"\dg\.(\d+)gb")
-_AMD = re.compile(r"(?<![a-z])mi\d{2,3}|instinct|radeon|^amd|gfx\d")
+_SIZE = re.compile(r"[_-](\d{1,3})gb?$")
+_AMD = re.compile(r"(?<![a-z])mi\d{2,3}|instinct|radeon|gfx\d")
 
 
 def memory_known(name: str) -> tuple[int, ...]:
     """The sizes in GiB that such a card is sold with; empty where nobody knows.
 
-    A part of a card (``a100_3g.20gb``) says its own.
+    A name may tell: ``a100_3g.20gb`` is a part of a card, ``a100-sxm4-80gb`` a whole one.
     """
     lowered = name.lower()
-    if part := _PART.search(lowered):
-        return (int(part[1]),)
+    if told := _PART.search(lowered) or _SIZE.search(lowered):
+        return (int(told[1]),)
     for words, sizes in _CARDS:
-        if re.search(rf"(?<![0-9a-z]){words}|(?<=[_-]){words}", lowered):
+        if re.search(rf"{_BEFORE}(?:{words})(?!\d)", lowered):
             return sizes
     return ()
 

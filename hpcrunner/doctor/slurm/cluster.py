@@ -70,7 +70,8 @@ def judge_limits(site: Site, facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield ok(
-            "arrays", f"up to {site.limits.largest_array} tasks; MaxArraySize allows {largest}"
+            "arrays",
+            f"up to {site.limits.largest_array} tasks; MaxArraySize is {config.max_array_size}",
         )
     real = _seconds(facts.settings.get("KillWait", ""))
     if real is not None and site.kill_wait > real:

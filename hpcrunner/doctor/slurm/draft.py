@@ -14,7 +14,7 @@ from hpcrunner.doctor.slurm.partitions import clock
 _DEFAULT_MEMORY = 4096  # MiB
 _DEFAULT_TIME = 4 * 3600
 _MOST_JOBS = 500
-_UNKNOWN = "CHECK: a card that hpcrunner does not know; nvidia-smi on a node shows its memory"
+_UNKNOWN = "CHECK: a card that hpcrunner does not know: give its memory (nvidia-smi on a node)."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _NOT_TEXT = frozenset(["null", "true", "false", "yes", "no", "on", "off", "y", "n"])
@@ -133,24 +133,23 @@ def _gpu(kind: Kind) -> Iterator[str]:
     if kind.gpu is None:
         return
     name, count = kind.gpu
-    sizes = memory_known(name)
-    if not sizes:
-        memory, remark = "1G", _UNKNOWN
-    elif len(sizes) == 1:
-        memory, remark = f"{sizes[0]}G", ""
-    else:
-        more = " or ".join(f"{size}G" for size in sizes[1:])
-        memory, remark = f"{sizes[0]}G", f"CHECK: there are such with {more}, too"
+    # A feature of the nodes may say what gres.conf does not.
+    card = name or next((word for word in kind.features if memory_known(word)), "")
+    sizes = memory_known(card)
+    memory, remarks = (f"{sizes[0]}G" if sizes else "1G"), []
     if not name:
-        remark = "CHECK: gres.conf names no type; give the memory of its cards"
+        remarks.append("CHECK: gres.conf names no type: which card is it?")
         if kind.features:
-            remark += f" (features: {', '.join(kind.features)})"
-    vendor = ", vendor: amd" if is_amd(name) else ""
+            remarks.append(f"The nodes' features: {', '.join(kind.features)}.")
+    elif not sizes:
+        remarks.append(_UNKNOWN)
+    if len(sizes) > 1:
+        more = " or ".join(f"{size}G" for size in sizes[1:])
+        remarks.append(f"CHECK: there are such with {more}, too.")
+    vendor = ", vendor: amd" if is_amd(card) else ""
     typed = f"type: {_yaml(name)}, " if name else ""
-    yield (
-        f"      - {{{typed}memory: {memory}, count: {max(count, 1)}{vendor}}}"
-        + (f" # {remark}" if remark else "")
-    )
+    entry = f"{{{typed}memory: {memory}, count: {max(count, 1)}{vendor}}}"
+    yield f"      - {entry}" + (f" # {' '.join(remarks)}" if remarks else "")
 
 
 def _own_account(facts: Facts, kind: Kind) -> Iterator[str]:

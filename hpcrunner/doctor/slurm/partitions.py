@@ -143,8 +143,8 @@ def _gpu(
 ) -> Iterator[Finding]:
     types = sorted({kind for node in nodes for kind, _ in node.gpus})
     if not most:
-        near = difflib.get_close_matches(gpu.type, types, n=1)
-        hint = f"nearest: {near[0]}; " if near else ""
+        near = next((kind for kind in types if kind.lower() == gpu.type.lower()), "")
+        hint = f"spelt {near}; " if near and near != gpu.type else ""
         some = ", ".join(kind or "GPUs without a type" for kind in types)
         beside = " with that constraint" if gpu.constraint and gpu.type in types else ""
         yield fault(
