@@ -9,6 +9,7 @@ them. What only the loader knows (variables that are not set, contradictions) is
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -98,9 +99,11 @@ def _scalar(annotation: Any, metadata: Sequence[Any]) -> dict[str, Any]:
         return {"type": ["boolean", "integer", "string"], "pattern": _SWITCH}
     if annotation in (int, float):
         plain = _WHOLE if annotation is int else _NUMBER
-        schema = {"type": ["number", "string"], "pattern": pattern or plain}
         least = [bound for item in metadata for bound in _bounds(item)]
-        return schema | ({"minimum": max(least)} if least else {})
+        bounds = {"minimum": max(least)} if least else {}
+        if pattern and not re.search(pattern, "30"):  # a number needs a unit, but for 0
+            bounds = {"minimum": 0, "maximum": 0}
+        return {"type": ["number", "string"], "pattern": pattern or plain, **bounds}
     texts = {"type": ["string", "number", "boolean"]}
     return texts | ({"pattern": pattern} if pattern else {})
 
