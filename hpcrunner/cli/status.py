@@ -14,13 +14,23 @@ from hpcrunner.cli.common import (
     chosen_site,
     print_json,
 )
+from hpcrunner.cli.filters import (
+    KeyFilter,
+    OwnerFilter,
+    ProjectFilter,
+    QueueFilter,
+    StateFilter,
+)
 from hpcrunner.cli.options import option
 from hpcrunner.cli.table import console, details_text, experiments_table
 from hpcrunner.gateway.assemble import spool_of
 from hpcrunner.gateway.by_hand import look, refresh
 from hpcrunner.gateway.drained import mark_of
 from hpcrunner.gateway.lock import holder_of
+from hpcrunner.gateway.selection import Selection
 from hpcrunner.gateway.view import choose, details, summary
+
+_LOOKED_THROUGH = 100_000  # experiments, by a selection
 
 
 def status(
@@ -31,9 +41,17 @@ def status(
     site: SiteName = DEFAULT_SITE,
     spool: SpoolPath = "",
     most: Annotated[int, option("--most", "How many to list.", "-n", min=1)] = 30,
+    queue: QueueFilter = "",
+    owner: OwnerFilter = "",
+    project: ProjectFilter = "",
+    match: KeyFilter = "",
+    state: StateFilter = None,
     json_: AsJson = False,
 ) -> None:
-    """List the latest experiments, or tell all there is to know of some."""
+    """List the latest experiments, of all or those that are meant, or tell all there is to know
+    of some.
+    """
+    selection = Selection(queue, owner, project, match, state or ())
     chosen = chosen_site(site, spool)
     folder = spool_of(chosen)
     refresh(chosen)
@@ -46,7 +64,8 @@ def status(
                 for one in told:
                     console.print(details_text(one), soft_wrap=True, markup=False, highlight=False)
             return
-        rows = journal.recent(most)
+        rows = journal.recent(_LOOKED_THROUGH if selection else most)
+        rows = selection.of(rows)[-most:]
     if json_:
         print_json([summary(e) for e in rows])
         return

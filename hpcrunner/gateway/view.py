@@ -96,6 +96,7 @@ def summary(experiment: Experiment) -> dict[str, Any]:
         "ended_at": experiment.ended_at,
         "owner": experiment.owner or None,
         "project": experiment.project or None,
+        "rule": experiment.rule or None,
     }
 
 
