@@ -6,14 +6,13 @@ import json
 import platform
 import resource
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpcrunner import __version__
 from hpcrunner.doctor.edge import Edge
 from hpcrunner.doctor.finding import Finding, fault, not_tried, ok, warning
 from hpcrunner.gateway.lock import holder_of
-from hpcrunner.mounts import Mount, mount_of
 from hpcrunner.request.units import format_bytes, format_duration
 from hpcrunner.schedulers.command import CommandFailed
 from hpcrunner.sites.site import Site
@@ -28,13 +27,15 @@ _TELL = (
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """The site's ``python`` as it answers here; ``trouble`` where it does not."""
+    """The site's ``python`` as it answers here; ``trouble`` where it does not, ``missing`` where it
+    is not there at all.
+    """
 
     path: str
     python: str = ""
     hpcrunner: str = ""
     trouble: str = ""
-    mount: Mount = field(default_factory=Mount)
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +60,23 @@ def interpreter(site: Site, edge: Edge) -> Interpreter:
     """Ask the site's interpreter for its versions, as the batch script starts it."""
     path = site.python if "/" in site.python else edge.find(site.python)
     if not path or not Path(path).exists():
-        return Interpreter(site.python, trouble="is not there")
-    mount = mount_of(Path(path))
+        return Interpreter(site.python, missing=True)
     try:
         done = edge.ask([path, "-I", "-c", _TELL])
         python, version, _ = json.loads(done.stdout.strip() or "[]")
     except CommandFailed as error:
-        return Interpreter(path, trouble=error.what, mount=mount)
+        return Interpreter(path, trouble=error.what)
     except ValueError:
         last = done.stderr.strip().rpartition("\n")[2]
-        return Interpreter(path, trouble=last[:200] or f"ended with {done.returncode}", mount=mount)
-    return Interpreter(path, str(python), str(version), mount=mount)
+        return Interpreter(path, trouble=last[:200] or f"ended with {done.returncode}")
+    return Interpreter(path, str(python), str(version))
 
 
 def judge_interpreter(there: Interpreter) -> Finding:
     """The interpreter of the jobs: it must have this very hpcrunner."""
     where, remedy = f"python {there.path}", "name one in the site's key python that has hpcrunner"
+    if there.missing:
+        return warning("python", "is not there; only nodes need it", where, remedy)
     if there.trouble:
         return fault("python", f"has no hpcrunner that starts ({there.trouble})", where, remedy)
     return ok("python", f"Python {there.python}, hpcrunner {there.hpcrunner}", where)

@@ -38,7 +38,7 @@ from hpcrunner.sync import sync_folder
 FOLDER = "doctor"
 _LONGEST = 300  # seconds that a probe asks for
 _RUNS = 180.0  # seconds that one may take, once it runs
-_LATE = 30.0  # seconds that its report may show late, once it has ended
+_LATE = 30.0  # seconds that its report may show late, once it has ended; or record_wait
 _TICK = 0.5
 _LOOKS = 5.0  # seconds between two questions to the scheduler
 _LAST_LINES = 3
@@ -127,7 +127,7 @@ def run_probes(
         while running:
             _look(running, scheduler, began)
             for name, job in list(running.items()):
-                seen = job.judge(edge.clock(), wait)
+                seen = job.judge(edge.clock(), wait, min(site.record_wait, _LATE))
                 if seen is not None:
                     done[name] = seen
                     if seen.report is None:
@@ -166,7 +166,7 @@ class _Running:
         self._running_since: float | None = None
         self._ended_at: float | None = None
 
-    def judge(self, now: float, wait: float) -> Seen | None:
+    def judge(self, now: float, wait: float, late: float) -> Seen | None:
         """What came of it, or None while nobody knows."""
         sighting, node = self.sighting, self.sighting.node if self.sighting else ""
         report = _report(self.batch.folder)
@@ -178,7 +178,7 @@ class _Running:
         state = sighting.state if sighting else None
         if state is JobState.ENDED:
             self._ended_at = self._ended_at or now
-            if now - self._ended_at >= _LATE:
+            if now - self._ended_at >= late:
                 word = sighting.word if sighting else ""
                 return self._failed(f"ended ({word}) and left no report{self._output()}", now)
             return None
