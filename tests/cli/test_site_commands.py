@@ -78,6 +78,13 @@ def test_show_is_a_site_file_that_comes_to_the_same(run: Run, centre: Path, tmp_
     assert run("show", "big", "--source").stdout.startswith("extends: big\n")
 
 
+def test_a_key_without_a_value_is_shown_with_its_default(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "here.yaml"
+    path.write_text("grace:\nlimits:\n")
+    lines = run("show", str(path), "--defaults", "--origin").stdout.splitlines()
+    assert {"grace: 30  # default", "  max_jobs: 1000  # default"} <= set(lines)
+
+
 def test_show_says_where_each_key_comes_from(run: Run, centre: Path, tmp_path: Path) -> None:
     own = tmp_path / "hpcrunner" / "sites" / "big.yaml"
     lines = run("show", "big", "--defaults", "--origin").stdout.splitlines()

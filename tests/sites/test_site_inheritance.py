@@ -123,6 +123,15 @@ def test_a_mistake_inside_a_list_is_that_files_whose_list_it_is(write: Write) ->
     assert line.startswith(f"{own}: partitions[0].max_cpus (line 5): got 'no'")
 
 
+def test_a_key_that_is_missing_in_a_list_is_missing_in_the_file_whose_list_it_is(
+    write: Write,
+) -> None:
+    write("centre/big.yaml", "partitions:\n  - name: a\n    gpus: [{memory: 1G, count: 1}]\n")
+    own = write("own/mine.yaml", "extends: big\npartitions:\n  - {name: a, gpus: [{count: 1}]}\n")
+    (line,) = problems("mine")
+    assert line.startswith(f"{own}: partitions[0].gpus[0].memory (line 3): missing")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
