@@ -16,15 +16,16 @@ from hpcrunner.images.errors import PullFailed
 from hpcrunner.images.runtime import program_path, runtime_environment, scratch_settings
 from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.reasons import Reason
-from hpcrunner.request.units import format_bytes
+from hpcrunner.request.units import format_bytes, format_duration
 
 Tell = Callable[[str, str], object]  # an event's name, and one line for people
 Pause = Callable[[float], object]
 
-LONGEST = 2 * 3600.0
+LONGEST = 3 * 3600.0
+QUIET = 900.0  # a pull that has written nothing for so long is given up
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 2.0
 _TELL_EVERY = 15.0
-_MOST_COUNTED = 5000  # files looked at for a line of progress
+_COUNTING = 0.1  # of the time at most goes into counting what has come
 _ENOUGH = 1 << 20  # bytes of the program's own lines that are read
 _NOT_FOUND = re.compile(r"manifest unknown|name unknown|not found|does not exist|\b404\b", re.I)
 _DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|\b40[13]\b", re.I)
@@ -100,30 +101,34 @@ def _run(
 def _wait(
     child: subprocess.Popen[bytes], reference: str, scratch: Path, tell: Tell, pause: Pause
 ) -> int:
-    began = told_at = time.monotonic()
+    began = grown_at = time.monotonic()
+    tell_at, written = began + _TELL_EVERY, -1
     look = _FIRST_LOOK
     while (code := child.poll()) is None:
         pause(look)
         look = min(look * 1.5, _LONGEST_LOOK)
         now = time.monotonic()
-        if now - began > LONGEST:
-            raise PullFailed(f"not pulled after {LONGEST / 3600:.0f} hours", where=reference)
-        if now - told_at >= _TELL_EVERY:
-            told_at = now
-            tell("pulling", f"image {reference}: {format_bytes(_written(scratch))} so far")
+        if now >= tell_at:
+            before, written = written, _written(scratch)
+            grown_at = now if written != before else grown_at
+            tell_at = now + max(_TELL_EVERY, (time.monotonic() - now) / _COUNTING)
+            tell("pulling", f"image {reference}: {format_bytes(written)} so far")
+        if now - began > LONGEST or now - grown_at > QUIET:
+            raise PullFailed(
+                f"given up after {format_duration(now - began)}; nothing came any more",
+                where=reference,
+                remedy="is the registry reached from here?",
+            )
     return code
 
 
 def _written(scratch: Path) -> int:
     """About how many bytes have come."""
-    total = counted = 0
+    total = 0
     for folder, _, names in os.walk(scratch):
         for name in names:
             with suppress(OSError):
                 total += Path(folder, name).lstat().st_size
-            counted += 1
-        if counted > _MOST_COUNTED:
-            break
     return total
 
 
