@@ -60,6 +60,7 @@ from hpcrunner.request.plan import (
 )
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, SavedArtifact
+from hpcrunner.request.scheduler_words import words_of
 
 LEFTOVER_GRACE = 2.0  # between SIGTERM and SIGKILL for what a payload leaves running
 HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
@@ -104,7 +105,8 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
     )
     counted_from = limits.job_start(environ, own_start(started_at))
     end = limits.job_end(plan.setup, counted_from, environ)
-    stopper = Stopper(end, plan.setup)
+    words = words_of(environ)
+    stopper = Stopper(end, plan.setup, words=words)
     if end is not None:
         stopper.add(limits.job_deadline(plan.setup, counted_from, end))
     attempt = _Attempt(plan, index, environ, events, stopper, started_at, Fence(claim_path), client)
@@ -126,7 +128,7 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
         crashpoint("job.client_told")
     finally:
         attempt.clean_up()
-    return ending.status
+    return words.exit_status(ending.status)
 
 
 @dataclass
@@ -298,7 +300,11 @@ class _Attempt:
         self.tee = tee = Tee(workspace.output, metadata.scraper.feed if metadata else None)
         metrics = metrics_of(self.experiment, workspace, self.environ)
         process = PayloadProcess(
-            words, environment, workspace.cwd, contained=self.container is not None
+            words,
+            environment,
+            workspace.cwd,
+            contained=self.container is not None,
+            spared=words_of(self.environ).spared,
         )
         watch = StopWatch([*self._sources(workspace), *self._disk_watch(workspace)], stopper.ask)
         crashpoint("job.payload_started")
@@ -386,7 +392,7 @@ class _Attempt:
             return time.monotonic() + at - time.time()
 
         # Slurm sends its SIGTERM to all processes of a job.
-        told = self.stopper.terminated and "SLURM_JOB_ID" in self.environ
+        told = self.stopper.terminated and words_of(self.environ).tells_all
         return process.end(until, first, told)
 
     def _listen(self, seconds: float) -> None:

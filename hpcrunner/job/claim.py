@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from hpcrunner.request.claim import Owner, claims, make_claim
+from hpcrunner.request.scheduler_words import words_of
 
 
 class Claim(Enum):
@@ -26,19 +27,13 @@ def this_process(environ: Mapping[str, str]) -> Owner:
 
 
 def restart_count(environ: Mapping[str, str]) -> int:
-    """How often the scheduler has started this job again; Slurm sets it from the first time on."""
-    try:
-        return int(environ.get("SLURM_RESTART_COUNT", "0"))
-    except ValueError:
-        return 0
+    """How often the scheduler has started this job again, as far as it counts."""
+    return words_of(environ).restart_count(environ)
 
 
 def job_id(environ: Mapping[str, str]) -> str:
-    """The job's id in the words its submitter knows: ``<array>_<task>`` for an array's task."""
-    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    if array and task:
-        return f"{array}_{task}"
-    return environ.get("SLURM_JOB_ID", "")
+    """The job's id in the words its submitter knows; empty where no scheduler names one."""
+    return words_of(environ).job_id(environ)
 
 
 def take_claim(path: Path, owner: Owner) -> Claim:

@@ -20,7 +20,8 @@ n     PAYLOAD_EXIT: the payload's own
 78    ENVIRONMENT_FAILED
 ====  ==========================================================================
 
-The record says more; the status serves people who look at the scheduler alone.
+The record says more; the status serves people who look at the scheduler alone. One by which a job
+would ask its scheduler for something is 1 instead (request/scheduler_words.py).
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from hpcrunner.request.plan import NodeSetup
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.scheduler_words import NO_SCHEDULER, SchedulerWords, words_of
 
 # A SIGTERM this close to the job's limit is the scheduler enforcing it: Slurm looks for jobs
 # over their limit twice a minute only (slurm.conf(5), OverTimeLimit).
@@ -58,12 +59,13 @@ class Deadline:
 def job_start(environ: Mapping[str, str], process_started_at: float) -> float:
     """When the scheduler began to count the job's time.
 
-    Newer releases of Slurm say so in SLURM_JOB_START_TIME (sbatch(1)). Else it is the start of
-    our process: that of the batch script, which has loaded the site's modules before it became
-    us. What a site's Prolog took before that is not known.
+    Some schedulers say so. Else it is the start of our process: that of the batch script, which
+    has loaded the site's modules before it became us. What a site's Prolog took before that is
+    not known.
     """
     with suppress(KeyError, ValueError):
-        if 0 < (started := float(environ["SLURM_JOB_START_TIME"])) <= process_started_at:
+        started = float(environ[words_of(environ).start])
+        if 0 < started <= process_started_at:
             return started
     return process_started_at
 
@@ -71,11 +73,10 @@ def job_start(environ: Mapping[str, str], process_started_at: float) -> float:
 def job_end(setup: NodeSetup, started_at: float, environ: Mapping[str, str]) -> float | None:
     """When the scheduler will kill the job that began at ``started_at``, None where unknown.
 
-    SLURM_JOB_END_TIME, which newer releases of Slurm set at each start of a job (sbatch(1)),
-    also where no limit was asked for; else the plan's limit.
+    As the scheduler says it, some do also where no limit was asked for; else the plan's limit.
     """
     with suppress(KeyError, ValueError):
-        if (end := float(environ["SLURM_JOB_END_TIME"])) > started_at:
+        if (end := float(environ[words_of(environ).end])) > started_at:
             return end
     return None if setup.time_limit is None else started_at + setup.time_limit
 
@@ -101,9 +102,15 @@ def run_deadline(max_duration: float, payload_started_at: float) -> Deadline:
     return Deadline(payload_started_at + max_duration, Stop(Reason.MAX_DURATION, text))
 
 
-def killed_at(signum: int, now: float, end: float | None, setup: NodeSetup) -> float | None:
+def killed_at(
+    signum: int,
+    now: float,
+    end: float | None,
+    setup: NodeSetup,
+    words: SchedulerWords = NO_SCHEDULER,
+) -> float | None:
     """When the kill comes, now that this signal has come; None where nobody knows."""
-    if signum == signal.SIGTERM:
+    if signum in words.warnings:
         return now + setup.kill_wait
     if signum == signal.SIGUSR1 and end is None:
         return now + setup.grace
@@ -131,7 +138,13 @@ def saving_until(began: float, kill: float | None) -> float:
     return min(longest, kill - min(RECORD_TIME, max(0.0, kill - began) / 4))
 
 
-def meaning(signum: int, now: float, end: float | None, grace: float) -> Stop | None:
+def meaning(
+    signum: int,
+    now: float,
+    end: float | None,
+    grace: float,
+    words: SchedulerWords = NO_SCHEDULER,
+) -> Stop | None:
     """What a signal from outside means; None: what the job's own deadline sees to anyway.
 
     ``end`` is when the scheduler will kill the job. SIGUSR1 at its time is sbatch's ``--signal``
@@ -145,7 +158,7 @@ def meaning(signum: int, now: float, end: float | None, grace: float) -> Stop | 
             return Stop(Reason.TIME_LIMIT, f"the scheduler announced its time limit ({name})")
         if end - now <= grace + EARLY:
             return None
-    if signum == signal.SIGTERM and end is not None and end - now <= TERM_WINDOW:
+    if signum in words.warnings and end is not None and end - now <= TERM_WINDOW:
         return Stop(Reason.TIME_LIMIT, f"the scheduler ended it at its time limit ({name})")
     return Stop(Reason.CANCELLED, f"cancelled from outside ({name})")
 

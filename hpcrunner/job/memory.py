@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcrunner.job.events import size
+from hpcrunner.request.scheduler_words import words_of
 
 _COUNTERS = ("memory.events", "memory.oom_control")
 _LIMITS = ("memory.max", "memory.limit_in_bytes")
@@ -34,13 +35,17 @@ class MemoryWitness:
         root: Path = Path("/sys/fs/cgroup"),
     ) -> MemoryWitness:
         """Begin to watch. What others share with the job's processes says nothing about it."""
+        words = words_of(environ)
+        own = words.cgroup.format(environ.get(words.job, ""))
+        if not own:
+            return MemoryWitness(None)
         try:
             paths = memory_cgroups(cgroups.read_text())
         except OSError:
             return MemoryWitness(None)
         for path in paths:
             folder = root / path
-            if f"job_{environ.get('SLURM_JOB_ID')}" in folder.parts:
+            if own in folder.parts:
                 count = _kills(folder)
                 if count is not None:
                     return MemoryWitness(folder, count)

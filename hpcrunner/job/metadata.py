@@ -20,6 +20,7 @@ from hpcrunner.job.scraper import PERIOD, Scraper
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.redact import redact_document, redact_text, redact_texts
+from hpcrunner.request.scheduler_words import words_of
 
 METADATA = "_metadata"
 SCRAPE, REQUEST = "scrape-host-", "request-host-"
@@ -28,14 +29,6 @@ LARGEST_EVENT = 32 << 10  # bytes of JSON in one event
 _SHARE = 0.02  # of the time so far: how much rarer events become in long runs
 _LABEL = 200  # characters of a label
 _FOLDING = 2.0  # seconds for what waits to be folded at the end
-_SLURM = {
-    "job_id": "SLURM_JOB_ID",
-    "array_job_id": "SLURM_ARRAY_JOB_ID",
-    "array_task_id": "SLURM_ARRAY_TASK_ID",
-    "cluster": "SLURM_CLUSTER_NAME",
-    "partition": "SLURM_JOB_PARTITION",
-    "node": "SLURMD_NODENAME",
-}
 
 
 class Metadata:
@@ -148,7 +141,8 @@ def _facts(experiment: PlannedExperiment, accession: str, environ: Mapping[str, 
     labels = ("project", "project_version", "project_experiment", "author")
     document.setdefault("author", document.get("owner"))
     about = {label: _word(document.get(label)) for label in labels}
-    slurm = {name: environ[variable] for name, variable in _SLURM.items() if environ.get(variable)}
+    words = words_of(environ)
+    scheduler = words.said(environ)
     facts: Document = {
         "accession": accession,
         "host": os.uname().nodename,
@@ -157,7 +151,7 @@ def _facts(experiment: PlannedExperiment, accession: str, environ: Mapping[str, 
         "experiment": {"key": experiment.key, **{n: word for n, word in about.items() if word}},
         "artifacts": {a.tag: str(a.location) for a in experiment.artifacts},
     }
-    return {**facts, "slurm": slurm} if slurm else facts
+    return {**facts, words.name: scheduler} if scheduler else facts
 
 
 def _word(value: object) -> str:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from hpcrunner.job.limits import LAST_CALL
@@ -46,8 +46,11 @@ class PayloadProcess:
         environment: Mapping[str, str],
         cwd: Path,
         contained: bool = False,
+        spared: Collection[int] = (),
     ) -> None:
-        """Start it. Raises PayloadNotStarted where the system refuses.
+        """Start it, with the signals that it is ``spared`` ignored until it wants them itself.
+
+        Raises PayloadNotStarted where the system refuses.
 
         ``contained``: the words are a container runtime's, and the payload is below it.
         """
@@ -57,7 +60,9 @@ class PayloadProcess:
         us = os.getpid()
 
         def die_with_us() -> None:
-            """In the child before it executes: nothing but two system calls."""
+            """In the child before it executes: nothing but system calls."""
+            for signum in spared:
+                signal.signal(signum, signal.SIG_IGN)
             prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != us:
                 os._exit(128 + signal.SIGKILL)

@@ -17,6 +17,7 @@ from types import FrameType
 from hpcrunner.job.events import say
 from hpcrunner.job.limits import Deadline, Stop, killed_at, meaning
 from hpcrunner.request.plan import NodeSetup
+from hpcrunner.request.scheduler_words import NO_SCHEDULER, SchedulerWords
 
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _LONGEST_ALARM = 30 * 86400.0
@@ -39,7 +40,11 @@ class Stopper:
     """
 
     def __init__(
-        self, end: float | None, setup: NodeSetup, clock: Callable[[], float] = time.time
+        self,
+        end: float | None,
+        setup: NodeSetup,
+        clock: Callable[[], float] = time.time,
+        words: SchedulerWords = NO_SCHEDULER,
     ) -> None:
         self.asked: Stop | None = None
         self.kill = end
@@ -47,6 +52,7 @@ class Stopper:
         self.terminated = False
         self._end = end
         self._setup = setup
+        self._words = words
         self._clock = clock
         self._deadlines: list[Deadline] = []
         self._breaks_in = False
@@ -55,8 +61,10 @@ class Stopper:
             os.set_blocking(fd, False)
         # Python writes a byte there for each signal: no signal is lost between look and wait.
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for signum in _FROM_OUTSIDE:
+        for signum in {*_FROM_OUTSIDE, *words.warnings} - words.ignored:
             signal.signal(signum, self._on_signal)
+        for signum in words.ignored:  # by all that we start, too
+            signal.signal(signum, signal.SIG_IGN)
         signal.signal(signal.SIGALRM, self._on_alarm)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
@@ -89,12 +97,13 @@ class Stopper:
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         now = self._clock()
-        stop = meaning(signum, now, self._end, self._setup.grace)
+        stop = meaning(signum, now, self._end, self._setup.grace, self._words)
         if stop is None:
             say(f"{signal.Signals(signum).name} announces the job's time limit")
             return
         if not self.terminated:
-            self.kill, self.told_at = killed_at(signum, now, self._end, self._setup), now
+            self.kill = killed_at(signum, now, self._end, self._setup, self._words)
+            self.told_at = now
         self.terminated |= signum == signal.SIGTERM
         self.ask(stop)
         self._break_in()

@@ -9,6 +9,7 @@ import posixpath
 import re
 import shlex
 
+from hpcrunner.request import scheduler_words
 from hpcrunner.request.errors import RequestError
 from hpcrunner.request.lenient import Member
 
@@ -32,7 +33,7 @@ SET_BY_US = frozenset(
         "GPU_DEVICE_ORDINAL",
     }
 )
-SET_BY_US_PREFIXES = ("SLURM_", "HPCRUNNER_")
+SET_BY_US_PREFIXES = (*scheduler_words.PREFIXES, "HPCRUNNER_")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")

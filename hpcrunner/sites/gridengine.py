@@ -129,8 +129,8 @@ def check_option(word: str) -> str:
     if re.search(r"[\x00-\x1f\x7f\"'`\\]", value) or not re.fullmatch(_OPTIONS[name], value):
         raise ValueError(f"{name} with a value that cannot be carried")
     for resource in _RESOURCES.findall(word) if name == "-l" else ():
-        if reason := _OUR_RESOURCES.get(resource):
-            raise ValueError(f"-l {resource}: {reason}")
+        if why := _OUR_RESOURCES.get(resource):
+            raise ValueError(f"-l {resource}: {why}")
     return word
 
 
