@@ -1,52 +1,30 @@
 """The process that owns the DRMAA session: ``… drmaa_child FD [LIBRARY]``.
 
 slurm-drmaa exports the whole environment of its process into every job, keeps one session a
-process, and may crash; so it lives here, alone with a scrubbed environment. Requests and
-answers are JSON objects, one a line, over the socket FD. What the library prints goes to
-stderr, so that it cannot be taken for an answer.
+process, and may crash; so it lives here, alone with a scrubbed environment. It is called over
+the socket FD (child_side.py):
 
 ``{"call": "hello"}`` → ``{"drms", "implementation", "version", "contact"}``
 ``{"call": "submit", "name", "script", "folder", "output", "native", "size"}`` → ``{"ids": […]}``
-
-A failure answers ``{"error": EXCEPTION'S CLASS, "text", "sent"}``; ``sent`` is False where the
-failure came before anything could have gone to the scheduler.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import sys
 from typing import Any
+
+from hpcrunner.schedulers.child_side import serve
 
 _NOT_FOR_JOBS = ("LD_LIBRARY_PATH", "DRMAA_LIBRARY_PATH", "LC_CTYPE")
 
 
 def main(arguments: list[str]) -> int:
     """Serve requests until the parent closes its end."""
-    channel = socket.socket(fileno=int(arguments[0]))
-    channel.set_inheritable(False)
-    os.dup2(2, 1)
     session = _Session(arguments[1] if len(arguments) > 1 else "")
-    with channel, channel.makefile("rb") as requests:
-        for line in requests:
-            try:
-                channel.sendall(_answer(session, json.loads(line)) + b"\n")
-            except OSError:
-                break
+    serve(int(arguments[0]), session)
     session.close()
     return 0
-
-
-def _answer(session: _Session, request: dict[str, Any]) -> bytes:
-    session.sent = False
-    try:
-        submit = request.pop("call") == "submit"
-        answer = session.submit(**request) if submit else session.hello()
-    except Exception as error:  # the parent is the judge of all of them
-        answer = {"error": type(error).__name__, "text": str(error), "sent": session.sent}
-    return json.dumps(answer).encode()
 
 
 class _Session:
@@ -69,6 +47,10 @@ class _Session:
             drmaa.Session.initialize()
             self._drmaa = drmaa
         return self._drmaa
+
+    def calls(self) -> dict[str, Any]:
+        """See Library.calls."""
+        return {"hello": self.hello, "submit": self.submit}
 
     def hello(self) -> dict[str, Any]:
         drmaa = self._open()

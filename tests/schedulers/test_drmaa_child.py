@@ -130,8 +130,9 @@ def test_a_call_ends_in_time_and_its_child_with_it(
     session: DrmaaSession, make_batch: Batches
 ) -> None:
     session.hello(20)
-    assert session._process is not None
-    pid = session._process.pid
+    process = session._child()._process
+    assert process is not None
+    pid = process.pid
     job = {"script": "true", "folder": "/", "output": "o", "native": ""}
     with pytest.raises(ChildLost):
         session.submit(name="hpcr-bad", size=1, timeout=0.3, **job)
@@ -204,7 +205,7 @@ def test_a_closed_session_opens_again(session: DrmaaSession) -> None:
 
 def test_a_child_without_parent_ends(session: DrmaaSession) -> None:
     session.hello(20)
-    process, channel = session._process, session._channel
+    process, channel = session._child()._process, session._child()._channel
     assert process is not None and channel is not None
     channel.close()  # as when the gateway is killed
     assert process.wait(20) == 0
