@@ -31,10 +31,9 @@ from pathlib import Path
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.images.bounds import IMAGE, MARK, make_room
-from hpcrunner.images.errors import FailedBefore
+from hpcrunner.images.errors import FailedBefore, no_room
 from hpcrunner.images.look import sha256_of
 from hpcrunner.images.pull import Pause, Tell
-from hpcrunner.images.store import no_room
 from hpcrunner.nodefolders import expand, private_folder, remove_tree
 from hpcrunner.request.faults import Fault, fault_of_reason
 from hpcrunner.request.plan import NodeSetup

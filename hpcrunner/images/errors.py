@@ -34,3 +34,13 @@ class FailedBefore(StorageError):
     def __init__(self, line: str, reason: Reason) -> None:
         super().__init__(line)
         self.reason = reason
+
+
+def no_room(where: str) -> PullFailed:
+    """What is said where the cache's disk is full."""
+    return PullFailed(
+        "no room for it in the image cache",
+        where=where,
+        remedy="make room for container.cache, or name another folder",
+        reason=Reason.JOB_SIDE_FAULT,
+    )

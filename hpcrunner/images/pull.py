@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from hpcrunner.images.errors import PullFailed
+from hpcrunner.images.errors import PullFailed, no_room
 from hpcrunner.images.runtime import program_path, runtime_environment, scratch_settings
 from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.reasons import Reason
@@ -30,6 +30,13 @@ _ENOUGH = 1 << 20  # bytes of the program's own lines that are read
 _NOT_FOUND = re.compile(r"manifest unknown|name unknown|not found|does not exist|\b404\b", re.I)
 _DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|\b40[13]\b", re.I)
 _NO_ROOM = re.compile(r"no space left|disk quota exceeded|file too large|File size limit", re.I)
+_OTHER_BYTES = re.compile(r"verifying sha256 checksum|digest.* (mismatch|does not match)", re.I)
+# How deep in the program it happened.
+_WRAPPED = re.compile(
+    r"While (pulling|making) image from oci registry: |error fetching image to cache: "
+    r"|unable to Download Image: |while building SIF from layers: |conveyor failed to get: "
+    r"|error writing layer: |failed to get checksum for \S+ "
+)
 # Answers of a server that is not well, and lines that are cut: another attempt may help.
 _PASSING = re.compile(
     r"\b50[0-9]\b|timeout|reset by peer|refused|unexpected EOF|no such host", re.IGNORECASE
@@ -143,11 +150,12 @@ def _failure(reference: str, code: int, said: str) -> PullFailed:
     line = (lines or said.splitlines() or [f"exit code {code}"])[-1]
     text = re.sub(r"\x1b\[[0-9;]*m|^\s*(FATAL|ERROR):?\s*", "", line)
     # Addresses of blobs are signed with what lets anybody fetch them.
-    text = " ".join(re.sub(r"\?[^\s\"']*", "", text).split())[-400:]
+    text = _WRAPPED.sub("", " ".join(re.sub(r"\?[^\s\"']*", "", text).split()))[-400:]
     reason, remedy = Reason.STORE_UNREACHABLE, "is the registry reached from here?"
     if _NO_ROOM.search(said) or -code == signal.SIGXFSZ:
-        reason, remedy = Reason.JOB_SIDE_FAULT, "make room for container.cache, or name another"
-        text = f"no room for it ({text})"
+        return no_room(reference)
+    if _OTHER_BYTES.search(text):
+        remedy = "what came is not what its digest says"
     elif _PASSING.search(text):
         pass
     elif _DENIED.search(text):

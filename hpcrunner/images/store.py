@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from shutil import disk_usage
 
-from hpcrunner.images.errors import ImageUnusable, PullFailed
+from hpcrunner.images.errors import ImageUnusable, no_room
 from hpcrunner.images.look import Found, look_at
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.location import Location, promised
-from hpcrunner.request.reasons import Reason
 from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
 from hpcrunner.storage.stores import looker_for, store_for
 
@@ -71,14 +70,4 @@ def no_image(where: str) -> ImageUnusable:
         "not a container image (neither SIF nor squashfs)",
         where=where,
         remedy="send a SIF file, as apptainer build makes it",
-    )
-
-
-def no_room(where: str) -> PullFailed:
-    """What is said where the cache's disk is full."""
-    return PullFailed(
-        "no room for it in the image cache",
-        where=where,
-        remedy="make room for container.cache, or name another folder",
-        reason=Reason.JOB_SIDE_FAULT,
     )
