@@ -379,6 +379,12 @@ def login(tmp_path: Path) -> Iterator[Login]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def login_type() -> type[Login]:
+    """For tests that share one; whoever makes it closes it."""
+    return Login
+
+
 @pytest.fixture
 def login_on() -> Iterator[Callable[..., Login]]:
     """A login node whose spool lies on a given folder, and whose user may be another."""

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 THREADS = 4
 LOOK_EVERY = 2.0  # seconds between two listings, or longer where one takes long
 COMPARE_EVERY = 15.0  # seconds between two looks at a client's record
-CLEAN_EVERY = 20.0
+CLEAN_EVERY, CLEAN_SOON = 20.0, 2.0
 SWEEP_EVERY = 3600.0
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
 SAVE_PAUSE = 30.0  # after a save that failed while its job goes on
@@ -273,6 +273,7 @@ class Uploads:
         unseen = [t for t in answer.troubles if t.passing and not t.server]
         if not answer.troubles:
             ending.settled = ()
+            self._clean_at = min(self._clean_at, self._steady() + CLEAN_SOON)
         elif (
             not any(t.passing for t in answer.troubles)
             or waited >= self._give_up_after

@@ -173,7 +173,8 @@ class _Build:
         handle = os.open(listed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
-        pip = [self._python, "-I", "-m", "pip", "wheel", "--find-links", str(self._target)]
+        pip = [self._python, "-I", "-m", "pip", "wheel", "--use-pep517"]
+        pip += ["--find-links", str(self._target)]
         self._run([*pip, "--wheel-dir", str(target), *more, "--requirement", str(listed)])
 
     def _run(self, words: Sequence[str]) -> None:

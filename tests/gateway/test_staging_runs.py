@@ -1,0 +1,264 @@
+"""``staging: gateway``: nodes without any network, and the same results as with one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_server import KEYS, S3Server, s3_server
+
+from hpcrunner.client.build import Work
+from hpcrunner.client.publish import publish
+from hpcrunner.client.upload import upload_work
+from hpcrunner.crashpoint import PREPARING_POINTS, VARIABLE
+from hpcrunner.gateway.experiment import Experiment
+from hpcrunner.gateway.reader import Reader
+from hpcrunner.request.reasons import Reason
+
+UNSHARE = ["unshare", "--user", "--map-current-user", "--net"]
+# Times that are always the same make archives that are the same byte for byte.
+PAYLOAD = """
+import os, sys, time
+def note(word):
+    with open(os.environ["LEDGER"], "a") as ledger:
+        ledger.write(f"{word} {sys.argv[1]} -\\n")
+def save(tag, name, text):
+    path = f"../{tag}/{name}"
+    open(path, "w").write(text)
+    os.utime(path, (1e9, 1e9))
+    os.utime(f"../{tag}", (1e9, 1e9))
+note("began")
+print("alpha", __import__("alpha").version if len(sys.argv) > 2 else "", flush=True)
+save("modeldir", "weights", "one")
+until = time.monotonic() + (60 if sys.argv[1] == "waits" else 0)
+while time.monotonic() < until and not os.path.exists(os.environ["LEDGER"] + ".end"):
+    time.sleep(0.05)
+save("modeldir", "weights", "two" * 1000)
+save("retval", "retval", "42")
+note("ended")
+"""
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as made:
+        yield made
+
+
+@pytest.fixture
+def own_s3(tmp_path: Path) -> Iterator[S3Server]:
+    """One that the test may stop."""
+    (tmp_path / "own").mkdir()
+    with s3_server(tmp_path / "own") as made:
+        yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespaces() -> None:
+    if subprocess.run([*UNSHARE, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces for this user")
+
+
+class Site:
+    """A login node whose compute nodes have no network at all, not even loopback."""
+
+    def __init__(self, login: Any, s3: S3Server, **keys: object) -> None:
+        self.login = login
+        self.s3 = s3
+        self.keys: dict[str, str] = {}
+        (login.folder / "code" / "run.py").write_text(PAYLOAD)
+        python = login.folder / "python"
+        words = shlex.join([*UNSHARE, sys.executable])
+        python.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        python.chmod(0o755)
+        usual = {"staging": "gateway", "python": str(python), "retries": {"infrastructure": 0}}
+        login.write_site(**{**usual, **keys})
+
+    def publish(self, name: str, *args: str, bare: bool = False, **more: Any) -> str:
+        """Publish an experiment; a ``bare`` one has nothing but its code."""
+        environment = {"LEDGER": str(self.login.ledger), **more.pop("environment", {})}
+        work = Work("run.py", args=(name, *args), environment=environment, **more)
+        key, body = upload_work(work, self.login.folder / "code", self.s3.stores)
+        message = json.loads(body)
+        message["config"]["saveWorkspaceFrequency"] = "1s"
+        artifacts = message["experiment"]["artifacts"]
+        artifacts["_results"] = json.loads(
+            json.dumps(artifacts["retval"]).replace("retval.tar", "_results.tar")
+        )
+        if bare:
+            del message["config"]["database"]
+            message["experiment"]["artifacts"] = {"workspace": artifacts["workspace"]}
+        publish(self.login.queue, json.dumps(message).encode())
+        self.keys[name] = key
+        return key
+
+    def object(self, name: str, tag: str) -> bytes | None:
+        path = self.s3.buckets / "artifacts" / "experiments" / self.keys[name] / f"{tag}.tar"
+        return path.read_bytes() if path.exists() else None
+
+    def members(self, name: str, tag: str) -> dict[str, bytes]:
+        path = self.s3.buckets / "artifacts" / "experiments" / self.keys[name] / f"{tag}.tar"
+        if not path.exists():
+            return {}
+        with tarfile.open(path) as tar:
+            return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+
+    def record(self, name: str) -> dict[str, Any]:
+        path = self.s3.buckets / "meta" / "experiments" / self.keys[name]
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+
+    def row(self, name: str) -> Experiment | None:
+        journal = Reader(self.login.spool / "journal.db")
+        try:
+            found = journal.find(self.keys[name])
+        finally:
+            journal.close()
+        return found[-1] if found else None
+
+    def state(self, name: str) -> str:
+        row = self.row(name)
+        return row.state.value if row else ""
+
+    def ended(self, *names: str) -> bool:
+        rows = [self.row(name) for name in names]
+        return all(row is not None and row.state.final for row in rows)
+
+
+# Builds its one module by itself, with nothing from any index.
+BACKEND = """
+import zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "alpha-1.5-py3-none-any.whl"
+    info = "alpha-1.5.dist-info"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as archive:
+        archive.writestr("alpha.py", "version = '1.5'\\n")
+        metadata = "Metadata-Version: 2.1\\nName: alpha\\nVersion: 1.5\\n"
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return name
+"""
+
+
+def source_archive(folder: Path) -> Path:
+    """An index of one package, as a source archive, where only the login node gets at it."""
+    source = folder / "alpha-1.5"
+    source.mkdir(parents=True)
+    (source / "backend.py").write_text(BACKEND)
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: alpha\nVersion: 1.5\n")
+    with tarfile.open(folder / "alpha-1.5.tar.gz", "w:gz") as tar:
+        tar.add(source, "alpha-1.5")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def online_but_cut(
+    namespaces: None, login_type: Any, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """The same nodes, which are to fetch for themselves; begun first, since it takes long."""
+    folder = tmp_path_factory.mktemp("cut")
+    login = login_type(folder, folder / "spool")
+    site = Site(login, s3, staging="node")
+    site.publish("cut", bare=True)
+    login.gateway()
+    yield site
+    login.close()
+
+
+def test_with_the_nodes_network_cut_the_results_are_the_same_byte_for_byte(
+    login_on: Callable[..., Any], s3: S3Server, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    def site(name: str, **keys: object) -> Site:
+        (tmp_path / name).mkdir()
+        return Site(login_on(tmp_path / name, tmp_path / name / "spool"), s3, **keys)
+
+    carried = site("carried")
+    online = site("online", staging="node", python=sys.executable)
+    sites = (carried, online)
+    for each in sites:
+        each.publish("waits")
+        each.login.gateway()
+    until(lambda: carried.members("waits", "modeldir") == {"weights": b"one"}, carried.login.log)
+    assert carried.state("waits") == "RUNNING", "saved while the job runs"
+    until(lambda: carried.record("waits")["status"] == "running", carried.login.log)
+    batches = carried.login.spool / "batches"
+    plan = next(batches.glob("*/plan.json")).read_text()
+    assert KEYS.secret_access_key not in plan and s3.endpoint not in plan
+    staged = carried.login.spool / "staging"
+    assert staged.stat().st_mode & 0o777 == 0o700
+    for each in sites:
+        each.login.let_end()
+    for each in sites:
+        until(lambda each=each: each.ended("waits"), each.login.log)
+    states = (carried.state("waits"), online.state("waits"))
+    assert states == ("SUCCEEDED", "SUCCEEDED"), carried.login.log() + online.login.log()
+    assert carried.object("waits", "modeldir") == online.object("waits", "modeldir") is not None
+    for tag in ("retval", "output", "_metrics", "_results"):
+        assert carried.members("waits", tag).keys() == online.members("waits", tag).keys() != set()
+    for tag in ("retval", "output"):  # a single file's archive says when it was packed
+        assert carried.members("waits", tag) == online.members("waits", tag)
+    assert json.loads(carried.members("waits", "_results")["_results.json"])["exit_msg"] == "ok"
+    until(lambda: carried.record("waits")["status"] == "finished", carried.login.log)
+    ours, theirs = carried.record("waits"), online.record("waits")
+    assert ours.keys() == theirs.keys()
+    assert ours["hpcrunner"]["reason"] == theirs["hpcrunner"]["reason"] == "COMPLETED"
+    documents = {p.name[:12] for p in (s3.buckets / "artifacts" / "metadata").iterdir()}
+    assert documents == {"scrape-host-", "request-host"}
+    saved = json.loads(carried.login.run("status", "--json", carried.keys["waits"])[0])
+    assert all(
+        s["address"].startswith("s3://") for s in saved[0]["saved"] if s["tag"] != "_metadata"
+    )
+    until(lambda: list((staged / "attempts").iterdir()) == [], carried.login.log)
+    assert [p for f in ("in", "out", "stored", "records") for p in (staged / f).iterdir()] == []
+
+
+def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
+    login: Any, s3: S3Server, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """Each gateway dies at another point, with the work of those before it still to be done."""
+    site = Site(login, s3)
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(source_archive(tmp_path / "index"))}
+    points = [point for point in PREPARING_POINTS if point.startswith("staging.")]
+    crashes = tmp_path / "crashes"
+    crashes.mkdir()
+    names = []
+    for number, point in enumerate(points):
+        names.append(f"e{number}")
+        if number == 0:
+            site.publish("e0", "imports", pip=("alpha==1.5",), environment=pip)
+        else:
+            site.publish(names[-1])
+        process = login.gateway(env={VARIABLE: f"{point}:1:{crashes}"}, ready="")
+        assert until(process.poll, login.log) == -signal.SIGKILL, (point, login.log())
+    last = login.gateway("--limit-tasks", str(len(points)))
+    del last
+    until(lambda: site.ended(*names), login.log)
+    assert login.runs("ended") == dict.fromkeys(names, 1), login.log()
+    for name in names:
+        assert site.state(name) == "SUCCEEDED", login.log()
+        assert site.members(name, "modeldir") == {"weights": b"two" * 1000}
+        assert site.members(name, "retval") == {"./retval": b"42"}
+        until(lambda name=name: site.record(name)["status"] == "finished", login.log)
+
+
+def test_a_job_that_fetches_for_itself_on_such_a_node_cannot(
+    online_but_cut: Site, until: Callable[..., Any]
+) -> None:
+    until(lambda: online_but_cut.ended("cut"), online_but_cut.login.log)
+    row = online_but_cut.row("cut")
+    assert row is not None and row.reason is Reason.STORE_UNREACHABLE
