@@ -24,6 +24,7 @@ PACKAGES = {
     "mariadbd": "mariadb-server",
     "/usr/lib/rabbitmq/bin/rabbitmq-server": "rabbitmq-server",
     "git": "git",  # the released StudioML client calls it, whether there is a repository or not
+    "docker-registry": "docker-registry",  # tests start their own, to pull container images from
     "rsync": "rsync",  # whose ignore patterns the tests compare ours with
 }
 SYSTEM_PYTHON = Path("/usr/bin/python3")
