@@ -44,6 +44,7 @@ class Work:
     cpus: int = 0
     gpus: int = 0
     gpu_memory: str = ""
+    gpu_type: str = ""
     ram: str = ""
     hdd: str = ""
     max_duration: str = ""
@@ -185,6 +186,7 @@ def _resources(work: Work) -> dict[str, Any]:
         "cpus": work.cpus,
         "gpus": work.gpus,
         "gpuMem": work.gpu_memory,
+        "gpuType": work.gpu_type,
         "ram": work.ram,
         "hdd": work.hdd,
     }

@@ -46,6 +46,7 @@ def test_a_full_order_arrives_as_it_was_meant() -> None:
             cpus=2,
             gpus=1,
             gpu_memory="16g",
+            gpu_type="a100",
             ram="4g",
             hdd="20gb",
             max_duration="1h30m",
@@ -60,7 +61,7 @@ def test_a_full_order_arrives_as_it_was_meant() -> None:
     )
     assert request.filename == "sub/train.py"
     assert request.args == ("3", "a b", "", "$HOME;rm -rf /")
-    assert request.resources == Resources(2, 1, 16 * 10**9, 4 * 10**9, 20 * 10**9)
+    assert request.resources == Resources(2, 1, 16 * 10**9, 4 * 10**9, 20 * 10**9, gpu_type="a100")
     assert (request.max_duration, request.lifetime) == (5400, 7200)
     assert request.time_added == 1_700_000_000.5
     assert (request.python_version, request.python_packages) == ("3.11", ("numpy==2.0.0",))
