@@ -62,7 +62,7 @@ def test_devices_of_a_resource_map_are_told_to_the_libraries() -> None:
 
 
 def test_a_warning_of_grid_engines_is_a_kill_that_follows() -> None:
-    setup = NodeSetup(kill_wait=60.0)
+    setup = NodeSetup("/tmp", "/tmp", kill_wait=60.0)
     assert killed_at(signal.SIGUSR2, 100.0, None, setup, GRID_ENGINE) == 160.0
     assert killed_at(signal.SIGUSR2, 100.0, 500.0, setup, SLURM) == 500.0
     stop = meaning(signal.SIGUSR2, 100.0, 5000.0, 30.0, GRID_ENGINE)
