@@ -158,6 +158,14 @@ def test_a_python_without_hpcrunner_is_told_with_what_the_job_printed(
     assert "its output ends: No module named hpcrunner" in found["probe"].line()
 
 
+def test_a_backend_that_hands_the_environment_on_is_found_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcrunner.schedulers.local.job_environment", dict)
+    found = by_check(list(examine(site, wishes(), Edge())))
+    assert found["node.environment"].verdict is Verdict.FAULT
+
+
 # On the node.
 
 
