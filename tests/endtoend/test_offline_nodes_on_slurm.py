@@ -1,0 +1,155 @@
+"""Nodes without any network, on the real cluster: the gateway carries all there is to carry."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_server import KEYS, S3Server, s3_server
+
+from hpcrunner.client.build import Work
+from hpcrunner.client.publish import publish
+from hpcrunner.client.upload import upload_work
+
+pytestmark = pytest.mark.slurm
+
+# Times that are always the same make archives that are the same byte for byte.
+RUN = """
+import os, time, alpha
+def save(text):
+    open("../modeldir/weights", "w").write(text)
+    for path in ("../modeldir/weights", "../modeldir"):
+        os.utime(path, (1e9, 1e9))
+save("one")
+print("alpha", alpha.version, flush=True)
+until = time.monotonic() + 120
+while time.monotonic() < until and not os.path.exists(os.environ["END"]):
+    time.sleep(0.1)
+save("two" * 1000)
+open("../retval/retval", "w").write("42")
+"""
+
+
+def an_index(folder: Path) -> Path:
+    """One wheel, in a folder."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "alpha-1.5-py3-none-any.whl", "w") as archive:
+        archive.writestr("alpha.py", "version = '1.5'\n")
+        metadata = "Metadata-Version: 2.1\nName: alpha\nVersion: 1.5\n"
+        archive.writestr("alpha-1.5.dist-info/METADATA", metadata)
+        wheel = "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr("alpha-1.5.dist-info/WHEEL", wheel)
+        archive.writestr("alpha-1.5.dist-info/RECORD", "")
+    return folder
+
+
+class Run:
+    """One user's flow with a store that is a server: ``cut`` takes the jobs' network away."""
+
+    def __init__(self, flow: Any, s3: S3Server, index: Path, *, cut: bool) -> None:
+        self.flow = flow
+        self.s3 = s3
+        keys = "settle: 15\nretries: {infrastructure: 0}"
+        if cut:
+            python = flow.folder / "python"
+            python.write_text(
+                "#!/bin/sh\nexec unshare --user --map-current-user --net "
+                f'{flow.cluster.bin}/python "$@"\n'
+            )
+            python.chmod(0o755)
+            keys += f"\nstaging: gateway\npython: {python}"
+        flow.write_site(**{"settle: 15": keys})
+        (flow.folder / "workspace").mkdir()
+        (flow.folder / "workspace" / "run.py").write_text(RUN)
+        self.end = flow.folder / "end"
+        env = {"END": str(self.end), "PIP_FIND_LINKS": str(index), "UV_FIND_LINKS": str(index)}
+        env |= {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
+        work = Work("run.py", packages=("alpha==1.5",), environment=env)
+        self.key, body = upload_work(work, flow.folder / "workspace", s3.stores)
+        message = json.loads(body)
+        message["config"]["saveWorkspaceFrequency"] = "1s"
+        publish(flow.folder / "queue" / "local_tests", json.dumps(message).encode())
+        subprocess.run(["chown", "-R", flow.cluster.user, flow.folder], check=True)
+        self.process = flow.gateway("--limit-tasks", "1")
+
+    def object(self, tag: str) -> bytes:
+        path = self.s3.buckets / "artifacts" / "experiments" / self.key / f"{tag}.tar"
+        return path.read_bytes() if path.exists() else b""
+
+    def members(self, tag: str) -> dict[str, bytes]:
+        path = self.s3.buckets / "artifacts" / "experiments" / self.key / f"{tag}.tar"
+        if not path.exists():
+            return {}
+        with tarfile.open(path) as tar:
+            return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+
+    def record(self) -> dict[str, Any]:
+        path = self.s3.buckets / "meta" / "experiments" / self.key
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+
+    def until(self, holds: Callable[[], object]) -> None:
+        end = time.monotonic() + 240
+        while not holds():
+            assert time.monotonic() < end, self.flow.log()
+            time.sleep(0.2)
+
+
+def test_offline_nodes_give_the_same_results_by_sbatch_and_by_drmaa(
+    cluster: Any, workdir: Path, flow_type: Any
+) -> None:
+    """The gateway dies while the jobs run; the next one brings out what they left."""
+    index = an_index(workdir / "index")
+    (workdir / "s3").mkdir()
+
+    def flow(name: str, scheduler: str) -> Any:
+        folder = workdir / name
+        folder.mkdir()
+        shutil.chown(folder, cluster.user)
+        return flow_type(cluster, folder, scheduler)
+
+    with s3_server(workdir / "s3") as s3:
+        online = Run(flow("online", "sbatch"), s3, index, cut=False)
+        offline = [Run(flow("sbatch", "sbatch"), s3, index, cut=True)]
+        if cluster.drmaa_library:
+            offline.append(Run(flow("drmaa", "drmaa"), s3, index, cut=True))
+        runs = [online, *offline]
+        try:
+            for run in runs:  # saved while they run
+                run.until(lambda run=run: run.members("modeldir") == {"weights": b"one"})
+                run.until(lambda run=run: run.record()["status"] == "running")
+            for run in offline:
+                plan = next((run.flow.folder / "spool" / "batches").glob("*/plan.json"))
+                assert KEYS.secret_access_key not in plan.read_text()
+                os.killpg(run.process.pid, signal.SIGKILL)
+                run.process.wait(30)
+            for run in runs:
+                run.end.touch()
+            for run in offline:
+                records = run.flow.folder / "spool" / "batches"
+                run.until(lambda records=records: list(records.glob("*/records/*.json")))
+                assert run.members("modeldir") == {"weights": b"one"}, "nobody was there to send it"
+                run.process = run.flow.gateway("--limit-tasks", "1", "--limit-idle-duration", "1s")
+            for run in runs:
+                run.until(lambda run=run: run.record()["status"] == "finished")
+                assert run.process.wait(120) == 0, run.flow.log()
+        finally:
+            for run in runs:
+                run.process.kill()
+        for run in runs:
+            (row,) = run.flow.status(run.key)
+            assert (row["state"], row["attempt"]) == ("SUCCEEDED", 1), run.flow.log()
+            assert run.members("output") == {"./output": b"alpha 1.5\n"}
+            assert run.members("retval") == {"./retval": b"42"}
+            assert run.object("modeldir") == online.object("modeldir") != b""
+            assert run.record()["hpcrunner"]["reason"] == "COMPLETED"
