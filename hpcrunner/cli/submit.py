@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -33,12 +35,14 @@ from hpcrunner.sites.site import Site
 
 def submit(
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            help="A request file, or a script and its arguments after '--'.",
+            help="A request file, or a script and its arguments after '--'; nothing runs the "
+            "container's own program.",
             metavar="REQUEST.json | -- SCRIPT [ARG ...]",
+            show_default=False,
         ),
-    ],
+    ] = None,
     site: SiteName = DEFAULT_SITE,
     spool: SpoolPath = "",
     cpus: Annotated[int, option("--cpus", "CPUs.", min=0)] = 0,
@@ -70,13 +74,14 @@ def submit(
     home = spool_of(chosen)
     home.prepare()
     refuse_where_drained(home)
-    if len(words) == 1 and words[0].endswith(".json"):
+    if words is not None and len(words) == 1 and words[0].endswith(".json"):
         body = read_request_file(Path(words[0]))
     else:
-        place, script = _split(Path(words[0]), folder)
+        if not words and not container:
+            raise typer.BadParameter("neither a script nor --container", param_hint="SCRIPT")
         work = Work(
-            filename=script,
-            args=tuple(words[1:]),
+            filename=None,
+            args=tuple((words or [])[1:]),
             cpus=cpus,
             gpus=gpus,
             gpu_memory=gpu_mem,
@@ -87,9 +92,9 @@ def submit(
             python_version=python,
             packages=tuple(pip or ()),
             environment=dict(_pair(word) for word in env or ()),
-            container=container,
+            container=_image(container),
         )
-        _, body = store_work(work, place, home.store)
+        body = _stored(work, words[0] if words else "", folder, home.store)
     since = time.time()
     # What cannot run is said here and now, and costs nothing else.
     admit_from(body, chosen, since, SUBMIT_QUEUE, signed=True)
@@ -122,6 +127,15 @@ def _stay(site: Site, body: bytes, since: float, *, wait: bool, quiet: bool) -> 
     return last
 
 
+def _stored(work: Work, script: str, folder: str, store: Path) -> bytes:
+    """The message, once what it needs lies in the store; "" runs a container's own program."""
+    if script:
+        place, filename = _split(Path(script), folder)
+        return store_work(replace(work, filename=filename), place, store)[1]
+    with tempfile.TemporaryDirectory() as nothing:
+        return store_work(work, Path(folder or nothing), store)[1]
+
+
 def _split(script: Path, folder: str) -> tuple[Path, str]:
     """The folder that travels, and the script's name in it."""
     if not script.is_file():
@@ -130,6 +144,11 @@ def _split(script: Path, folder: str) -> tuple[Path, str]:
     if not script.resolve().is_relative_to(place):
         raise typer.BadParameter(f"{script} is not in {place}", param_hint="--folder")
     return place, str(script.resolve().relative_to(place))
+
+
+def _image(container: str) -> str:
+    """A file by its whole path, since the job runs elsewhere; an address as it is."""
+    return container if not container or "://" in container else str(Path(container).absolute())
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -305,3 +305,19 @@ def test_what_is_not_on_the_dead_list_is_neither_retried_nor_dropped(person: Per
             assert name in err
             assert err.count("\n") == 1
     assert person.status() == [won]
+
+
+def test_a_container_runs_on_a_workstation(person: Person, containers: Any) -> None:
+    (person.folder / "site.yaml").write_text(
+        "scheduler: local\n"
+        f"container: {{runtime: apptainer, program: {containers.program}, userns: true}}\n"
+    )
+    (person.folder / "image.sif").symlink_to(containers.python)
+    site = ("--site", "site.yaml", "--spool", person.spool, "--container")
+    words = ("--env", "COLOUR=it's", "--", person.script, "7", "a b")
+    out, _ = person.run("submit", "--wait", *site, "image.sif", *words, code=7)
+    assert "got ['7', 'a b'] it's None" in out
+    out, _ = person.run("submit", "--wait", *site, containers.busybox)
+    assert "runscript of the image:" in out
+    _, err = person.run("submit", "--wait", code=2)
+    assert "neither a script nor --container" in err
