@@ -158,13 +158,16 @@ def workdir(new_workdir: Callable[[], AbstractContextManager[Path]]) -> Iterator
         yield folder
 
 
-CLUSTERED = frozenset({"slurm", "gridengine", "drmaa", "rabbitmq", "s3", "client"})
+# The jobs of one Slurm get in each other's way; queues of a broker and another DRM do not.
+ONE_BY_ONE = frozenset({"slurm", "drmaa", "client"})
+SIDE_BY_SIDE = frozenset({"rabbitmq", "s3", "gridengine"})
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the one cluster: such tests run one after another (see dev/test)."""
+    """Mark what uses the one cluster's Slurm: such tests run one after another (see dev/test)."""
     for item in items:
         names = {mark.name for mark in item.iter_markers()}
-        if names & CLUSTERED or "cluster" in getattr(item, "fixturenames", ()):
+        uses_it = "cluster" in getattr(item, "fixturenames", ()) and not names & SIDE_BY_SIDE
+        if names & ONE_BY_ONE or uses_it:
             item.add_marker(pytest.mark.cluster)
