@@ -58,7 +58,7 @@ class Registry:
             },
         )
 
-    def push_docker(self, name: str, files: dict[str, bytes]) -> str:
+    def push_docker(self, name: str, files: dict[str, bytes], program: tuple[str, ...] = ()) -> str:
         """Push a Docker image of one layer with these executable files; returns its digest."""
         tar = io.BytesIO()
         with tarfile.open(fileobj=tar, mode="w") as archive:
@@ -72,7 +72,7 @@ class Registry:
             {
                 "architecture": "amd64",
                 "os": "linux",
-                "config": {"Env": ["PATH=/bin"]},
+                "config": {"Env": ["PATH=/bin"], "Cmd": list(program)},
                 "rootfs": {"type": "layers", "diff_ids": [_digest(tar.getvalue())]},
             }
         ).encode()
