@@ -103,7 +103,7 @@ class Gpu(Part):
     slots: Budget | None = Field(
         default=None,
         description="What it counts where requests ask for slots (`gpus.meaning`); left out: by "
-        "its name, see docs/gpus.md. `0`: it is not given to who asks for slots.",
+        "its `type`, see docs/gpus.md. `0`: it is not given to who asks for slots.",
         examples=["16"],
     )
     shards: Budget = Field(
@@ -122,7 +122,7 @@ class Gpu(Part):
     @property
     def slot_count(self) -> int:
         """Its slots, 0 where nobody knows."""
-        return self.slots if self.slots is not None else well_known_slots(self.label)
+        return self.slots if self.slots is not None else well_known_slots(self.type or self.name)
 
 
 class Gpus(Part):

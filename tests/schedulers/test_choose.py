@@ -54,10 +54,13 @@ def test_auto_takes_sbatch_for_directives_that_drmaa_would_lose(
 
 
 def test_local_gets_the_machine_that_the_site_names(tmp_path: Path) -> None:
-    keys = {"scheduler": "local", "local": {"cpus": 3, "memory": "2G"}}
-    scheduler = open_scheduler(site(tmp_path, **keys), tmp_path)
-    assert isinstance(scheduler, LocalScheduler)
-    assert (scheduler.slots.cpus, scheduler.slots.memory) == (3, 2 << 30)
+    machine = {"cpus": 3, "memory": "2G", "gpus": ["0", "2"], "gpu_memory": "24G"}
+    for vendor, variable in (("nvidia", "CUDA_VISIBLE_DEVICES"), ("amd", "ROCR_VISIBLE_DEVICES")):
+        local = {**machine, "gpu_vendor": vendor}
+        scheduler = open_scheduler(site(tmp_path, scheduler="local", local=local), tmp_path)
+        assert isinstance(scheduler, LocalScheduler)
+        assert (scheduler.slots.cpus, scheduler.slots.memory) == (3, 2 << 30)
+        assert (scheduler.slots.gpus, scheduler.slots.gpu_variable) == (("0", "2"), variable)
     assert scheduler.folder == tmp_path / "local"
 
 

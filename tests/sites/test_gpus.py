@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcrunner.request.model import Resources
-from hpcrunner.sites.gpus import GpuAsk, GpusUnclear, joined_constraint, read_ask, well_known_slots
+from hpcrunner.sites.gpus import (
+    Gpu,
+    GpuAsk,
+    GpusUnclear,
+    joined_constraint,
+    read_ask,
+    well_known_slots,
+)
 from hpcrunner.sites.load import load_site
 from hpcrunner.sites.placement import NoFit, place
 from hpcrunner.sites.problems import SiteError
@@ -163,6 +170,11 @@ def test_the_site_says_what_its_own_types_count() -> None:
     assert place(asked(30), site(A100, mine, gpus={"meaning": "slots"})).gpu_type == "h100"
     never = {**A100, "slots": 0}
     assert place(asked(20), site(never, mine, gpus={"meaning": "slots"})).gpu_type == "h100"
+    # Its type tells, whatever people call it; without a type the name does.
+    named = [{**A100, "name": "fast"}, {"name": "v100", "memory": "32G", "count": 1}]
+    assert [Gpu.model_validate(gpu).slot_count for gpu in named] == [24, 16]
+    half = {**A100, "type": "a100_3g.20gb", "name": "half-a100"}
+    assert Gpu.model_validate(half).slot_count == 0
 
 
 def test_a_type_is_asked_for_by_the_name_that_the_site_gives_it() -> None:
