@@ -15,6 +15,7 @@ from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSes
 from hpcrunner.schedulers.gridengine.open import NAMES as GRID_ENGINES
 from hpcrunner.schedulers.gridengine.open import open_gridengine
 from hpcrunner.schedulers.local import LocalScheduler, Slots
+from hpcrunner.schedulers.pyslurm_scheduler import open_pyslurm
 from hpcrunner.schedulers.sbatch_scheduler import SbatchScheduler
 from hpcrunner.schedulers.slurm import Slurm
 from hpcrunner.schedulers.slurm_drm import slurm_drm
@@ -34,7 +35,7 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
     """The site's backend, open; the log says which and why. ``spool`` is the spool's folder.
 
     ``scheduler: auto`` takes DRMAA if its library loads and answers, else sbatch. Raises
-    SchedulerUnavailable where ``scheduler: drmaa`` or ``gridengine`` cannot be had.
+    SchedulerUnavailable where ``scheduler: drmaa``, ``pyslurm`` or ``gridengine`` cannot be had.
     """
     if site.scheduler == "local":
         slots = _slots(site)
@@ -47,6 +48,8 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
         return _gridengine(site, library)
     slurm = Slurm(accounting=site.accounting.mode != "none")
     _compare(site, slurm)
+    if site.scheduler == "pyslurm":
+        return open_pyslurm(site, slurm)
     if site.scheduler == "sbatch":
         log.info("scheduler sbatch: named by the site")
         return _sbatch(site, slurm)
@@ -155,4 +158,5 @@ def _compare(site: Site, slurm: Slurm) -> None:
 
 def _refused(site: Site) -> str:
     words = [*site.directives, *(word for part in site.partitions for word in part.directives)]
+    words += [word for rule in site.rules for word in rule.directives]
     return "; ".join(drmaa_refuses(words))

@@ -23,6 +23,24 @@ def module_argv(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-c", _BOOT, module, str(len(path)), *path, *arguments]
 
 
+_BOOT_OTHER = (
+    "import runpy, sys;"
+    "module, place = sys.argv[1:3];"
+    "sys.path.append(place);"
+    "sys.argv[1:] = sys.argv[3:];"
+    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
+)
+
+
+def other_argv(python: str, module: str) -> list[str]:
+    """The words that run ``module`` of this package in another interpreter, with its packages.
+
+    The module may import no more than that one has, and the standard library.
+    """
+    place = str(Path(__file__).resolve().parents[2])
+    return [python, "-I", "-c", _BOOT_OTHER, module, place]
+
+
 def interpreter_environment(base: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """``base`` with what the interpreter itself may need to find its own libraries.
 

@@ -34,6 +34,7 @@ from hpcrunner.sites.parts import (
     Retries,
     SiteDirective,
 )
+from hpcrunner.sites.pyslurm import Pyslurm
 from hpcrunner.sites.rules import QueueWeight, Rule
 from hpcrunner.sites.values import (
     MIB,
@@ -74,10 +75,11 @@ class Site(Part):
         "the site cannot be used before a file that extends this one sets them.",
         examples=["account"],
     )
-    scheduler: Literal["auto", "drmaa", "sbatch", "gridengine", "local"] = Field(
+    scheduler: Literal["auto", "drmaa", "sbatch", "pyslurm", "gridengine", "local"] = Field(
         default="auto",
         description="Slurm by `drmaa` or by `sbatch`; `auto` takes DRMAA if its library loads and "
-        "answers and can carry all `directives`, else sbatch. `gridengine` is Grid Engine by its "
+        "answers and can carry all `directives`, else sbatch. `pyslurm` is Slurm by the library of "
+        "that name; docs/operating.md. `gridengine` is Grid Engine by its "
         "DRMAA library; docs/grid-engine.md. `local` runs jobs on this machine.",
     )
     spool: LoginPath = Field(
@@ -134,8 +136,8 @@ class Site(Part):
     )
     partitions: tuple[Partition, ...] = Field(
         default=(),
-        description="Partitions in the order in which they are tried; left out: Slurm's default "
-        "partition, without GPUs.",
+        description="Partitions in the order in which they are tried, where GPUs do not decide "
+        "(`gpus.choice`); left out: Slurm's default partition, without GPUs.",
     )
     gpus: Gpus = Field(
         default=Gpus(), description="How requests for GPUs are read, and how the choice is made."
@@ -304,6 +306,7 @@ class Site(Part):
         default=Container(), description="How a request's `_singularity` image is run."
     )
     drmaa: Drmaa = Field(default=Drmaa(), description="The DRMAA library.")
+    pyslurm: Pyslurm = Field(default=Pyslurm(), description="The pyslurm library.")
     gridengine: GridEngine = Field(
         default=GridEngine(), description="How Grid Engine is asked for what a job needs."
     )

@@ -1,4 +1,6 @@
-"""One batch, three ways to real Slurm: sbatch's options, the script's header, and slurm-drmaa."""
+"""One batch, four ways to real Slurm: sbatch's options, the script's header, slurm-drmaa and,
+where there is one, pyslurm.
+"""
 
 import json
 import os
@@ -19,6 +21,7 @@ from hpcrunner.batch.native import (
     remote_command,
     sbatch_words,
 )
+from hpcrunner.batch.pyslurm import job_description
 from hpcrunner.batch.script import render_script
 from hpcrunner.data import data_folder
 from hpcrunner.request.model import Resources
@@ -27,7 +30,7 @@ from hpcrunner.sites.placement import place
 from hpcrunner.sites.site import Site
 
 pytestmark = pytest.mark.slurm
-WAYS = ["options", "header", pytest.param("drmaa", marks=pytest.mark.drmaa)]
+WAYS = ["options", "header", pytest.param("drmaa", marks=pytest.mark.drmaa), "pyslurm"]
 
 # Tells what it was started with, then waits to be told to stop, and saves.
 JOB_SIDE = r"""#!/bin/bash
@@ -50,6 +53,13 @@ with drmaa.Session() as session:
         print(session.runJob(template))
     else:
         print(session.runBulkJobs(template, 1, words["size"], 1)[0].split("_")[0])
+"""
+PYSLURM = os.environ.get("HPCRUNNER_PYSLURM_PYTHON", "")
+SUBMIT_BY_PYSLURM = """
+import json, os, sys
+sys.path.append(sys.argv[1])
+from hpcrunner.schedulers.pyslurm_child import Pyslurm
+print(Pyslurm(dict(os.environ)).submit(job=json.load(sys.stdin))["id"])
 """
 # What must be equal, as scontrol(1) prints it.
 SHAPE = re.compile(
@@ -91,6 +101,8 @@ class Submitter:
     def submit(self, way: str, batch: Batch, site: Site) -> str:
         if way == "drmaa":
             job = self.drmaa(batch, site)
+        elif way == "pyslurm":
+            job = self.pyslurm(batch, site)
         else:
             options = sbatch_words(batch, site) if way == "options" else ()
             job = self.cluster.run("sbatch", "--parsable", *options, batch.script).stdout
@@ -124,6 +136,17 @@ class Submitter:
                 env={"DRMAA_LIBRARY_PATH": self.cluster.drmaa_library},
             ).stdout
         )
+
+    def pyslurm(self, batch: Batch, site: Site) -> str:
+        if not PYSLURM:
+            pytest.skip("no pyslurm: HPCRUNNER_PYSLURM_PYTHON names no Python that has it")
+        words = self.folder / f"{batch.id}.json"
+        words.write_text(json.dumps(job_description(batch, site)))
+        words.chmod(0o644)
+        (packages,) = self.cluster.bin.parent.glob("lib/python*/site-packages")
+        run = ("bash", "-c", 'exec "$0" -I -c "$1" "$3" < "$2"')
+        done = self.cluster.run(*run, PYSLURM, SUBMIT_BY_PYSLURM, words, packages)
+        return str(done.stdout)
 
     def wait(self, job: str) -> None:
         for _ in range(600):
@@ -174,20 +197,21 @@ def test_an_evil_path_runs_the_intended_words(
 @pytest.mark.parametrize("memory_syntax", ["mem", "mem-per-cpu", "none"])
 @pytest.mark.parametrize("gpu_syntax", ["gres", "gpus-per-node", "gpus"])
 @pytest.mark.parametrize("requeue", [True, False])
-def test_all_three_ways_ask_slurm_for_the_same(
+def test_all_ways_ask_slurm_for_the_same(
     evil: Submitter, development: Site, gpu_syntax: str, memory_syntax: str, requeue: bool
 ) -> None:
     keys = {"gpu_syntax": gpu_syntax, "memory_syntax": memory_syntax, "requeue": requeue}
     site = Site.model_validate({**dict(development), **keys, "directives": ["--constraint=a100"]})
     asked = Resources(cpus=3, gpus=2, gpu_memory=20 * 10**9, ram=1000 * 1024**2)
     shapes = {}
-    for way in ("options", "header", "drmaa"):
+    for way in ("options", "header", "drmaa", *(["pyslurm"] if PYSLURM else [])):
         batch, here = evil.batch(site, asked)
         shapes[way] = evil.shape(evil.submit(way, batch, here))
     assert ("TimeLimit", "01:02:00") in shapes["options"]
     assert ("Requeue", "1" if requeue else "0") in shapes["options"]
     assert any(name == "TRES" and "gres/gpu:a100=2" in value for name, value in shapes["options"])
     assert shapes["header"] == shapes["options"]
+    assert shapes.get("pyslurm", shapes["options"]) == shapes["options"]
     # The one known difference, without consequence on one node: docs/site-config.md.
     same = {("TresPerNode" if n == "TresPerJob" else n, value) for n, value in shapes["options"]}
     assert shapes["drmaa"] == same

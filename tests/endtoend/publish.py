@@ -1,7 +1,7 @@
 """Run by the ordinary user: publish experiments into a directory queue, as data says.
 
 Arguments: a folder. It holds ``work.json`` (a list of Work's fields, each with ``times`` and the
-tags of ``more_artifacts``, mutable ones) and ``workspace/``; store and queue are made below it.
+tags of ``more_artifacts``, mutable ones, and ``queue`` if it is another one) and ``workspace/``; store and queue are made below it.
 Prints the keys, in order.
 """
 
@@ -14,6 +14,7 @@ from hpcrunner.client.publish import publish, store_work
 
 folder = Path(sys.argv[1])
 for fields in json.loads((folder / "work.json").read_text()):
+    queue = fields.pop("queue", "local_tests")
     for _ in range(fields.pop("times", 1)):
         tags = fields.get("more_artifacts", ())
         known = {k: v for k, v in fields.items() if k != "more_artifacts"}
@@ -31,5 +32,5 @@ for fields in json.loads((folder / "work.json").read_text()):
             }
             artifacts[tag]["unpack"] = True
             body = json.dumps(message).encode()
-        publish(folder / "queue" / "local_tests", body)
+        publish(folder / "queue" / queue, body)
         print(key)

@@ -59,14 +59,19 @@ def do_submit(scheduler: Any, *, script: str, **batch: Any) -> Any:
 def do_seek(scheduler: Any, *, left: bool = False, **batch: Any) -> Any:
     """With ``left`` the live queue no longer shows the job, as after MinJobAge."""
     witness = getattr(scheduler, "witness", None) or scheduler.slurm
+    queue = getattr(witness, "live", None)
     if left:
         witness.runner = without_queue
         witness.listing.clear()
+        if queue:
+            witness.live = list
     made = batch_of(**batch)
     sought = scheduler.seek([made], time.time() - 600)[made.id]
     if left:
         witness.runner = run
         witness.listing.clear()
+        if queue:
+            witness.live = queue
     ids = list(sought.submission.job_ids) if sought.submission else None
     return [sought.verdict.value, ids]
 

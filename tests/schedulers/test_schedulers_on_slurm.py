@@ -1,4 +1,4 @@
-"""The drmaa and sbatch backends on real Slurm, as the cluster's ordinary user."""
+"""The drmaa, sbatch and pyslurm backends on real Slurm, as the cluster's ordinary user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import pytest
 pytestmark = pytest.mark.slurm
 
 HERE = Path(__file__).parent
-BACKENDS = ["sbatch", pytest.param("drmaa", marks=pytest.mark.drmaa)]
+BACKENDS = ["sbatch", pytest.param("drmaa", marks=pytest.mark.drmaa), "pyslurm"]
+PYSLURM = os.environ.get("HPCRUNNER_PYSLURM_PYTHON", "")
 MIB = 1 << 20
 
 
@@ -39,13 +40,17 @@ class Slurm:
     def do(
         self, *steps: dict[str, Any], environ: dict[str, str] | None = None, **site: Any
     ) -> list[Any]:
-        drmaa = {"library": self.cluster.drmaa_library}
+        library = {
+            "sbatch": {},
+            "drmaa": {"drmaa": {"library": self.cluster.drmaa_library}},
+            "pyslurm": {"pyslurm": {"python": PYSLURM}},
+        }
         request = {
             "site": {
                 "name": "test",
                 "scheduler": self.backend,
                 "account": self.cluster.facts["slurm"]["account"],
-                **({"drmaa": drmaa} if self.backend != "sbatch" else {}),
+                **library[self.backend],
                 **site,
             },
             "folder": str(self.folder),
@@ -93,6 +98,8 @@ def slurm(request: Any, cluster: Any, checkout: Path, workdir: Path) -> Slurm:
 def backend(name: str, cluster: Any, checkout: Path, workdir: Path) -> Slurm:
     if name == "drmaa" and not cluster.drmaa_library:
         pytest.skip("no slurm-drmaa: DRMAA_LIBRARY_PATH names none")
+    if name == "pyslurm" and not PYSLURM:
+        pytest.skip("no pyslurm: HPCRUNNER_PYSLURM_PYTHON names no Python that has it")
     return Slurm(cluster, checkout, workdir, name)
 
 
@@ -113,9 +120,9 @@ def shown(job_id: str) -> dict[str, str]:
     return dict(re.findall(r"(\S+?)=(\S*)", done.stdout.replace("NumNodes=1-1 ", "NumNodes=1 ")))
 
 
-@pytest.mark.drmaa
-def test_both_backends_ask_for_the_same_resources(
-    cluster: Any, checkout: Path, workdir: Path
+@pytest.mark.parametrize("other", BACKENDS[1:])
+def test_all_backends_ask_for_the_same_resources(
+    cluster: Any, checkout: Path, workdir: Path, other: str
 ) -> None:
     spec = {
         "partition": "gpu",
@@ -127,7 +134,7 @@ def test_both_backends_ask_for_the_same_resources(
         "qos": "normal",
     }
     asked = []
-    for name in ("sbatch", "drmaa"):
+    for name in ("sbatch", other):
         slurm = backend(name, cluster, checkout, workdir)
         [ids] = slurm.do(submit("a1", **spec))
         job = shown(ids[0])
