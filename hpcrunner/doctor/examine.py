@@ -149,15 +149,15 @@ def _container(work: _Round) -> Iterator[Finding]:
     program = container.program or container.runtime
     found = work.edge.find(program)
     version = work.edge.first_line([found, "--version"]) if found else ""
+    missing = "is not there" if not found else "does not start"
     if version:
         yield ok("container", version, found)
+    elif container.pull == "gateway":
+        remedy = "images are pulled here (container.pull): give container.program"
+        yield fault("container", f"{program} {missing}", "this host", remedy)
     else:
-        yield warning(
-            "container",
-            f"{program} is not there" if not found else f"{program} does not start",
-            "this host",
-            "only nodes need it, unless images are pulled here; else give container.program",
-        )
+        remedy = "only nodes need it; else give container.program"
+        yield warning("container", f"{program} {missing}", "this host", remedy)
 
 
 def _probe(work: _Round) -> Iterator[Finding]:
@@ -236,11 +236,14 @@ def _order(site: Site, work: _Round, planted: str, spec: JobSpec, *, whole: bool
         return ProbeOrder(planted, (), tuple(commands), (), spec.cpus, spec.gpus)
     if serves(site):
         commands.insert(0, ProbeCommand(STEP, SLURM_STEP))
+    writable = [("scratch", site.scratch), ("cache", site.cache)]
+    if site.staging == "gateway":  # the nodes see no store, and read and write there instead
+        writable.append(("staging_dir", site.staging_dir or str(site.spool_path / "staging")))
     return ProbeOrder(
         planted,
-        (("scratch", site.scratch), ("cache", site.cache)),
+        tuple(writable),
         tuple(commands),
-        tuple(work.stores),
+        tuple(work.stores) if site.staging == "node" else (),
         spec.cpus,
         spec.gpus,
     )
@@ -252,7 +255,8 @@ def _container_commands(site: Site, spec: JobSpec, image: str) -> Iterator[Probe
         return
     program = container.program or container.runtime
     yield ProbeCommand(CONTAINER_VERSION, (program, "--version"))
-    if image:
+    image = image or container.image or ""
+    if image.startswith("/"):
         words = exec_words(container, spec)
         filled = tuple(image if word == "@IMAGE@" else word for word in words)
         yield ProbeCommand(CONTAINER_EXEC, (*filled, "true"))

@@ -29,7 +29,7 @@ def judge_probe(seen: Seen, site: Site, login_skew: float, differs: Sequence[str
     found.append(judge_leak(report, where))
     found += (judge_folder(folder, where) for folder in report.folders)
     found += (f for command in report.commands for f in judge_command(command, site, where))
-    found += judge_gpus(seen, report, where)
+    found += judge_gpus(seen, report, site, where)
     for store in report.stores:
         found.append(
             fault(
@@ -136,23 +136,28 @@ def judge_command(seen: CommandSeen, site: Site, where: str) -> Iterator[Finding
         )
 
 
-def judge_gpus(seen: Seen, report: ProbeReport, where: str) -> Iterator[Finding]:
+def judge_gpus(seen: Seen, report: ProbeReport, site: Site, where: str) -> Iterator[Finding]:
     """The devices of a job that asked for some."""
     spec = seen.probe.spec
     if not spec.gpus or spec.gpu_shards:
         return
     kind = spec.gpu_type or "GPU"
+    given = ", ".join(report.devices)
     if len(report.devices) == spec.gpus:
-        yield ok(
-            "node.gpus", f"{spec.gpus} {kind} given: device {', '.join(report.devices)}", where
+        yield ok("node.gpus", f"{spec.gpus} {kind} given: device {given}", where)
+    elif not given and site.scheduler == "gridengine":
+        yield warning(
+            "node.gpus",
+            f"{spec.gpus} {kind} given, and nobody says which: payloads see all of the node's",
+            where,
+            "ask the administrators for a prolog that sets CUDA_VISIBLE_DEVICES",
         )
     else:
-        given = ", ".join(report.devices) or "none named"
         yield fault(
             "node.gpus",
-            f"{spec.gpus} {kind} asked for, devices given: {given}",
+            f"{spec.gpus} {kind} asked for, devices given: {given or 'none named'}",
             where,
-            "see gres.conf and cgroup.conf with the administrators, and the key gpu_syntax",
+            "ask the administrators how devices are handed out, and see the key gpu_syntax",
         )
 
 

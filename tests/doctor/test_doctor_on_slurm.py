@@ -73,6 +73,13 @@ def test_a_first_site_file_is_enough_for_a_clean_round(cluster: Any, workdir: Pa
     again = cluster.run(hpcrunner, "site", "init", site, check=False)
     assert again.returncode == 73 and "there is such a file already" in again.stderr
     words, environ = outside_servers(cluster)
+    apptainer = cluster.facts["apptainer"]
+    if apptainer["program"]:
+        container = f"container: {{runtime: apptainer, program: {apptainer['program']}}}\n"
+        (workdir / "more.yaml").write_text(f"extends: {site}\n{container}")
+        site = workdir / "more.yaml"
+        mine(cluster, workdir)
+        words += ["--image", apptainer["busybox_image"]]
     told = doctor(cluster, site, "--spool", workdir / "spool", *words, **environ)
     assert lines(told, "fault", "warning") == []
     assert told["code"] == 0
@@ -82,7 +89,9 @@ def test_a_first_site_file_is_enough_for_a_clean_round(cluster: Any, workdir: Pa
     backend = "by drmaa" if cluster.drmaa_library else "by sbatch"
     for words_ in ("cpu job", "gpu job"):
         assert any(words_ in line and backend in line for line in ok), ok
-    for check in ("node.environment", "node.steps", "node.gpus", "node.store", "record", "broker"):
+    checks = ["node.environment", "node.steps", "node.gpus", "node.store", "record", "broker"]
+    assert not apptainer["program"] or "node.container: node n2: the image runs" in ok
+    for check in checks:
         assert any(line.startswith(f"{check}: ") for line in ok), ok
     assert not (workdir / "spool").exists()  # it was made for the round, and is gone with it
     assert cluster.facts["s3"]["secret_key"] not in told["text"]
