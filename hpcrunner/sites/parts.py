@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from hpcrunner.sites.directives import check_directive
 from hpcrunner.sites.gpus import Device, Gpu
 from hpcrunner.sites.gridengine import check_option, is_option
-from hpcrunner.sites.part import Part as Part
+from hpcrunner.sites.part import Part
 from hpcrunner.sites.values import (
     Age,
     Allowed,

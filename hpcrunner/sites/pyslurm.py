@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpcrunner.sites.parts import Part
+from hpcrunner.sites.part import Part
 from hpcrunner.sites.values import Program
 
 

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.errors import shown
-from hpcrunner.sites.parts import Part, Partition, SiteDirective
+from hpcrunner.sites.part import Part
+from hpcrunner.sites.parts import Partition, SiteDirective
 from hpcrunner.sites.values import (
     Budget,
     Count,

@@ -18,6 +18,7 @@ from hpcrunner.sites.directives import drmaa_refuses
 from hpcrunner.sites.gpus import Gpus, constraint_of, gpu_mistakes
 from hpcrunner.sites.gridengine import GridEngine, is_option
 from hpcrunner.sites.gridengine_rules import contradictions as in_scheduler
+from hpcrunner.sites.part import Part
 from hpcrunner.sites.parts import (
     S3,
     Accounting,
@@ -27,7 +28,6 @@ from hpcrunner.sites.parts import (
     Drmaa,
     Limits,
     Local,
-    Part,
     Partition,
     Polling,
     Retention,
