@@ -118,6 +118,7 @@ def test_a_site_that_names_no_partitions_on_a_cluster_with_gpus_is_warned(
         ({"qos": "gold"}, "qos", "gold is not yours in the account research; yours: high, low"),
         ({"partitions": [partition(account="x")]}, "account", "partitions[0] gpu.account: me is"),
         ({"partitions": [partition(qos="x")]}, "qos", "partitions[0] gpu.qos: x is not yours"),
+        ({"rules": [{"name": "r", "account": "x"}]}, "account", "rules[0] r.account: me is not"),
         ({"partitions": [partition(name="low")]}, "qos", "takes no jobs of the QOS normal; it ta"),
     ],
 )
@@ -236,7 +237,7 @@ def test_the_probe_goes_round_what_no_job_can_pass(facts: Callable[..., Facts]) 
         {"name": "low", "gpus_only": True, "gpus": [{**GPU, "type": "h100"}]},
     ]
     faulty = site(account="nobody", partitions=entries, scheduler="drmaa")
-    changes, differs = detour(faulty, cluster, Library("/lib.so", True, trouble="no such file"))
+    changes, differs = detour(faulty, cluster, backend=False)
     kept = [(p.name, [g.type for g in p.gpus]) for p in changes["partitions"]]
     assert kept == [("cpu", []), ("gpu", ["a100"])]
     assert (changes["account"], changes["scheduler"]) == (None, "sbatch")
@@ -245,8 +246,7 @@ def test_the_probe_goes_round_what_no_job_can_pass(facts: Callable[..., Facts]) 
         "without the partition(s) ghost, short, low",
         "through sbatch",
     ]
-    good = Library("", False, Hello("SLURM 22.05.8", "i", "1", ""))
-    assert detour(site(partitions=entries[1:2]), cluster, good) == ({}, [])
+    assert detour(site(partitions=entries[1:2]), cluster, backend=True) == ({}, [])
 
 
 @pytest.mark.parametrize(

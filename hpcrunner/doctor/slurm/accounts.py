@@ -22,6 +22,8 @@ def judge_accounts(site: Site, facts: Facts) -> Iterator[Finding]:
     found = list(_site(site, facts))
     for number, partition in enumerate(site.partitions):
         found += _partition(site, partition, f"partitions[{number}] {partition.name}", facts)
+    for number, rule in enumerate(site.rules):
+        found += _named(rule.account, rule.qos, f"rules[{number}] {rule.name}.", site, facts)
     yield from found
     if not found:
         account = site.account or facts.default_account
@@ -50,11 +52,19 @@ def _nobody(site: Site, facts: Facts) -> Iterator[Finding]:
 
 
 def _site(site: Site, facts: Facts) -> Iterator[Finding]:
+    yield from _named(site.account, site.qos, "", site, facts)
+
+
+def _named(
+    account: str | None, qos: str | None, where: str, site: Site, facts: Facts
+) -> Iterator[Finding]:
+    """An account and a QOS that stand in the site's file at ``where``."""
     mine = sorted({row.account for row in facts.associations})
-    if site.account and site.account.lower() not in mine:
-        yield _not_mine(site.account, "account", facts, mine)
-    elif site.qos:
-        yield from _qos(site.qos, "qos", site.account or facts.default_account, facts)
+    if account and account.lower() not in mine:
+        yield _not_mine(account, f"{where}account", facts, mine)
+    elif qos:
+        used = account or site.account or facts.default_account
+        yield from _qos(qos, f"{where}qos", used.lower(), facts)
 
 
 def _partition(site: Site, partition: Partition, where: str, facts: Facts) -> Iterator[Finding]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from hpcrunner.doctor.slurm.facts import Facts
-from hpcrunner.doctor.slurm.library import Library
 from hpcrunner.doctor.slurm.partitions import most_of
 from hpcrunner.sites.parts import Partition
 from hpcrunner.sites.site import Site
 
 
-def detour(site: Site, facts: Facts, library: Library | None) -> tuple[dict[str, Any], list[str]]:
-    """The keys to change, and each change in words."""
+def detour(site: Site, facts: Facts, *, backend: bool) -> tuple[dict[str, Any], list[str]]:
+    """The keys to change, and each change in words. ``backend``: the site's own can be had."""
     changes: dict[str, Any] = {}
     differs: list[str] = []
     mine = {row.account for row in facts.associations}
@@ -22,12 +21,13 @@ def detour(site: Site, facts: Facts, library: Library | None) -> tuple[dict[str,
     kept = tuple(part for p in site.partitions if (part := _passable(site, p, facts)) is not None)
     if kept != site.partitions:
         changes["partitions"] = kept
+        changes["rules"] = ()  # they may name what is left out, and a probe is nobody's
         names = {p.name for p in kept}
         gone = [p.name for p in site.partitions if p.name not in names]
         differs.append(
             f"without the partition(s) {', '.join(gone)}" if gone else "without some GPUs"
         )
-    if library is not None and library.answer is None and site.scheduler == "drmaa":
+    if not backend:
         changes["scheduler"] = "sbatch"
         differs.append("through sbatch")
     return changes, differs

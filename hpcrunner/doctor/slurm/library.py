@@ -1,4 +1,4 @@
-"""The DRMAA library: whether it loads, answers, and is of this Slurm."""
+"""The library that jobs are submitted by: whether it loads, answers, and is of this Slurm."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcrunner.doctor.finding import Finding, fault, ok, warning
+from hpcrunner.doctor.finding import Finding, fault, of_error, ok, warning
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.schedulers.choose import hello_of
 from hpcrunner.schedulers.drmaa_session import DrmaaSession, Hello
+from hpcrunner.schedulers.pyslurm_scheduler import open_pyslurm
+from hpcrunner.schedulers.slurm import Slurm
 from hpcrunner.sites.directives import drmaa_refuses
 from hpcrunner.sites.site import Site
 
@@ -37,6 +39,19 @@ def library(site: Site) -> Library:
         return Library(named, bool(named), trouble=error.what)
     finally:
         session.close()
+
+
+def judge_backend(site: Site, slurm: str) -> Finding:
+    """What jobs are submitted by; ``slurm`` is the controller's version."""
+    if site.scheduler == "pyslurm":
+        try:
+            open_pyslurm(site, Slurm()).close()
+        except HpcrunnerError as error:
+            return of_error("pyslurm", error)
+        return ok("pyslurm", "loads, and fits the cluster's Slurm")
+    if site.scheduler == "sbatch":
+        return ok("drmaa", "not wanted: jobs go through sbatch")
+    return judge_library(site, library(site), slurm)
 
 
 def judge_library(site: Site, found: Library, slurm: str) -> Finding:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcrunner.doctor.edge import Edge
-from hpcrunner.doctor.finding import Finding
+from hpcrunner.doctor.finding import Finding, Verdict
 from hpcrunner.doctor.slurm.accounts import judge_accounts
 from hpcrunner.doctor.slurm.cluster import (
     judge_accounting,
@@ -17,7 +17,7 @@ from hpcrunner.doctor.slurm.cluster import (
 )
 from hpcrunner.doctor.slurm.detour import detour
 from hpcrunner.doctor.slurm.facts import ask_all
-from hpcrunner.doctor.slurm.library import judge_library, library
+from hpcrunner.doctor.slurm.library import judge_backend
 from hpcrunner.doctor.slurm.partitions import judge_partitions
 from hpcrunner.sites.site import Site
 
@@ -48,7 +48,6 @@ def ask_cluster(site: Site, edge: Edge, tell: Callable[[str], None]) -> Cluster:
     """Ask Slurm everything, and judge."""
     tell("the cluster")
     facts = ask_all(edge)
-    tell("the DRMAA library")
     findings = [
         *judge_commands(site, facts),
         judge_clock(facts),
@@ -57,9 +56,9 @@ def ask_cluster(site: Site, edge: Edge, tell: Callable[[str], None]) -> Cluster:
         *judge_accounts(site, facts),
         *judge_partitions(site, facts),
     ]
-    found = library(site) if site.scheduler in ("auto", "drmaa") else None
-    if found is not None:
-        findings.append(judge_library(site, found, facts.config.version))
-    changes, differs = detour(site, facts, found)
+    backend = judge_backend(site, facts.config.version)
+    findings.append(backend)
+    lost = site.scheduler != "auto" and backend.verdict is Verdict.FAULT
+    changes, differs = detour(site, facts, backend=not lost)
     hindered = "" if facts.has("settings") else "the cluster does not answer"
     return Cluster(tuple(findings), hindered, changes, differs)
