@@ -79,8 +79,8 @@ class Site(Part):
         default="auto",
         description="Slurm by `drmaa` or by `sbatch`; `auto` takes DRMAA if its library loads and "
         "answers and can carry all `directives`, else sbatch. `pyslurm` is Slurm by the library of "
-        "that name; docs/operating.md. `gridengine` is Grid Engine by its "
-        "DRMAA library; docs/grid-engine.md. `local` runs jobs on this machine.",
+        "that name; docs/pyslurm.md. `gridengine` is Grid Engine by its DRMAA library; "
+        "docs/grid-engine.md. `local` runs jobs on this machine.",
     )
     spool: LoginPath = Field(
         default="~/.hpcrunner",
