@@ -112,7 +112,7 @@ def put_together(
         client_records = ClientRecords(journal, spool, site, opener, clock=time.time)
         stack.callback(client_records.close)
         metadata_store = _metadata_store(hold, site)
-        staging = open_staging(journal, spool, site)
+        staging = open_staging(journal, spool, site, tell)
         if staging is not None:
             stack.callback(staging.uploads.close)
         preparations = Preparations(

@@ -88,6 +88,13 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Carrying:
+    """So many bytes that jobs have saved wait for the gateway to send them to their stores."""
+
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One round of the gateway is over, at that time (epoch seconds)."""
 
@@ -96,7 +103,7 @@ class Round:
 
 
 Happening = (
-    Looked | Received | Copied | Submitted | Started | Retried | Ended | Asked | Round
+    Looked | Received | Copied | Submitted | Started | Retried | Ended | Asked | Carrying | Round
 )  # fmt: skip
 Tell = Callable[[Happening], None]
 

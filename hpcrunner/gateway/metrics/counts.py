@@ -8,6 +8,7 @@ from hpcrunner import __version__
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
 from hpcrunner.gateway.happenings import (
     Asked,
+    Carrying,
     Copied,
     Ended,
     Happening,
@@ -81,6 +82,11 @@ class Counts:
             "When the last round ended, as seconds since 1970.",
             registry=registry,
         )
+        self._carrying = Gauge(
+            "hpcrunner_staging_waiting_bytes",
+            "What jobs have saved and the gateway has not sent yet, with staging: gateway.",
+            registry=registry,
+        )
         # Labels that are known beforehand, so that rates begin at 0.
         for direction in ("down", "up"):
             self._staged.labels(direction)
@@ -110,6 +116,8 @@ class Counts:
                 self._calls.labels(call).observe(seconds)
                 if not answered:
                     self._unanswered.labels(call).inc()
+            case Carrying(waiting):
+                self._carrying.set(waiting)
             case Round(at, seconds):
                 self._rounds.inc()
                 self._round_seconds.inc(max(0.0, seconds))

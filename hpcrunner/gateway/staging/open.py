@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment
+from hpcrunner.gateway.happenings import Tell, nobody
 from hpcrunner.gateway.preparation import Preparation
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.spool import Spool, SpoolError
@@ -36,7 +37,7 @@ class Staging:
     uploads: Uploads
 
 
-def open_staging(journal: Reader, spool: Spool, site: Site) -> Staging | None:
+def open_staging(journal: Reader, spool: Spool, site: Site, tell: Tell = nobody) -> Staging | None:
     """What the site needs of it; None where nodes do all themselves, and always have.
 
     Where the site has changed its mind, what is under way comes to its end. Raises SpoolError.
@@ -66,7 +67,7 @@ def open_staging(journal: Reader, spool: Spool, site: Site) -> Staging | None:
             return None
 
     preparations = (Fetching(layout, objects), Wheels(layout, site)) if wanted else ()
-    return Staging(preparations, Uploads(layout, objects, journal, plan))
+    return Staging(preparations, Uploads(layout, objects, journal, plan, tell=tell))
 
 
 def staging_folder(spool: Spool, site: Site) -> Path:

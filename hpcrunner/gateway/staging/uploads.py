@@ -19,6 +19,7 @@ from functools import partial
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, State
+from hpcrunner.gateway.happenings import Carrying, Tell, nobody
 from hpcrunner.gateway.preparation import Attempt
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.staging import mirrors, wheels
@@ -81,13 +82,15 @@ class Uploads:
         journal: Reader,
         plan: Plan,
         *,
+        tell: Tell = nobody,
         threads: int = THREADS,
         steady: Callable[[], float] = time.monotonic,
         give_up_after: float = GIVE_UP_AFTER,
         look_every: float = LOOK_EVERY,
         compare_every: float = COMPARE_EVERY,
+        clean_every: float = CLEAN_EVERY,
     ) -> None:
-        self.waiting_bytes = 0
+        self._tell = tell
         self._layout = layout
         self._objects = objects
         self._journal = journal
@@ -96,6 +99,7 @@ class Uploads:
         self._give_up_after = give_up_after
         self._look_every = look_every
         self._compare_every = compare_every
+        self._clean_every = clean_every
         self._sender = Sender(layout, self._is_away)
         self._workers = Workers("staging-send", threads)
         self._mirrors = Workers("staging-record", threads)
@@ -147,7 +151,7 @@ class Uploads:
             self._looking = True
             self._keeper.give(self._list)
         if now >= self._clean_at:
-            self._clean_at = now + CLEAN_EVERY
+            self._clean_at = now + self._clean_every
             self._clean()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY
@@ -196,7 +200,7 @@ class Uploads:
     def _take(self, listing: _Listing) -> None:
         self._looking = False
         self._present = listing.attempts
-        self.waiting_bytes = listing.bytes
+        self._tell(Carrying(listing.bytes))
         self._changed = {}
         for name in listing.changed:
             found = parsed(name)

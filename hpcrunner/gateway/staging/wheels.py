@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ THREADS = 2  # pip takes a core each
 KEPT = 7 * 86400.0  # seconds after the last use
 NO_ROOM_PAUSE = 30.0
 _STRAY = 3600.0
+_ENDS_WITHIN = 5.0
 
 
 @dataclass
@@ -88,9 +90,12 @@ class Wheels:
             self._fetches.pop(attempt).stopped = True
 
     def close(self) -> None:
-        """See Preparation: pip ends within a moment."""
+        """See Preparation: waits for pip to end, which takes a moment."""
         self._workers.close()
         self.step(())
+        until = time.monotonic() + _ENDS_WITHIN
+        while self._waiting and time.monotonic() < until:
+            time.sleep(0.05)
 
     def _guarded(self, fetch: _Fetch) -> None:
         if fetch.stopped:

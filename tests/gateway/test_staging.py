@@ -1,0 +1,335 @@
+"""What the gateway carries: fetched once, sent before anybody is told, and tried for long."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_server import S3Server, s3_server
+
+from hpcrunner.client.build import Work
+from hpcrunner.client.upload import upload_work
+from hpcrunner.gateway.endings import with_unsaved
+from hpcrunner.gateway.experiment import Experiment, Outcome, State
+from hpcrunner.gateway.preparation import READY, Failed, Standing, Waiting
+from hpcrunner.gateway.staging import mirrors
+from hpcrunner.gateway.staging.fetching import Fetching
+from hpcrunner.gateway.staging.layout import Layout, parsed
+from hpcrunner.gateway.staging.objects import Objects
+from hpcrunner.gateway.staging.uploads import Uploads
+from hpcrunner.request.location import Location
+from hpcrunner.request.model import AwsCredentials, Request
+from hpcrunner.request.parse import parse_message
+from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.plan_experiment import plan_experiment
+from hpcrunner.request.reasons import Reason
+from hpcrunner.request.record import Record, SavedArtifact
+from hpcrunner.storage.file import FileStore
+
+DEADLINE = 60.0
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as made:
+        yield made
+
+
+class Desk:
+    """A journal with experiments whose artifacts are in S3, and what carries them."""
+
+    def __init__(self, parts: Any, s3: S3Server, folder: Path) -> None:
+        self.parts = parts
+        self.s3 = s3
+        self.code = folder / "code"
+        self.code.mkdir()
+        (self.code / "run.py").write_text("print(1)")
+        self.layout = Layout(folder / "staging")
+        self.layout.prepare()
+        self.objects = Objects(self.layout)
+        self.fetching = Fetching(self.layout, self.objects)
+        self.uploads = self.new_uploads()
+        self.keys: AwsCredentials | None = None
+
+    def new_uploads(self, **how: Any) -> Uploads:
+        usual = {"look_every": 0.05, "compare_every": 0.1, "clean_every": 0.2}
+        return Uploads(self.layout, self.objects, self.parts.journal, self.plan, **{**usual, **how})
+
+    def plan(self, e: Experiment) -> PlannedExperiment:
+        request = parse_message(self.parts.journal.message(e.id))
+        assert isinstance(request, Request)
+        planned = plan_experiment(request, id=e.id, attempt=e.attempt)
+        if self.keys is None:
+            return planned
+        artifacts = tuple(
+            replace(a, location=replace(a.location, credentials=self.keys))
+            for a in planned.artifacts
+        )
+        return replace(planned, artifacts=artifacts)
+
+    def add(self, change: Callable[[dict[str, Any]], object] = lambda m: None) -> Experiment:
+        key, body = upload_work(Work("run.py", hdd="1g"), self.code, self.s3.stores)
+        message = json.loads(body)
+        change(message["experiment"]["artifacts"])
+        self.parts.pile.put(json.dumps(message).encode())
+        self.parts.intake.drain(10)
+        found: Experiment = self.parts.journal.find(key)[-1]
+        return found
+
+    def fetched(self, *experiments: Experiment) -> list[Standing | None]:
+        """How these stand once nothing waits any more."""
+        for e in experiments:
+            self.fetching.want(e, self.plan(e))
+        end = time.monotonic() + DEADLINE
+        while True:
+            standings = [self.fetching.standing(e) for e in experiments]
+            if not any(isinstance(s, Waiting) for s in standings):
+                return standings
+            assert time.monotonic() < end, standings
+            time.sleep(0.02)
+
+    def running(self) -> Experiment:
+        """An experiment that was fetched and whose job runs."""
+        e = self.add()
+        assert self.fetched(e) == [READY]
+        self.parts.dispatch.step()
+        self.parts.journal.running([(e.id, "n1", None)])
+        found: Experiment = self.parts.journal.of_id(e.id)
+        return found
+
+    def save(self, e: Experiment, tag: str, content: bytes) -> SavedArtifact:
+        """What the job side does."""
+        place = self.layout.place((e.id, e.attempt), tag, mutable=True)
+        source = self.code.parent / "packed"
+        source.write_bytes(content)
+        with source.open("rb") as file:
+            FileStore().put(Location("file", key=str(place)), file, len(content))
+        import hashlib
+
+        return SavedArtifact(tag, "there", len(content), hashlib.sha256(content).hexdigest())
+
+    def stored(self, e: Experiment, tag: str) -> bytes | None:
+        path = self.s3.buckets / "artifacts" / "experiments" / e.key / f"{tag}.tar"
+        return path.read_bytes() if path.exists() else None
+
+    def until(self, holds: Callable[[], object]) -> None:
+        end = time.monotonic() + DEADLINE
+        while not holds():
+            assert time.monotonic() < end
+            self.uploads.step()
+            time.sleep(0.02)
+
+    def settled(self, e: Experiment, *saved: SavedArtifact, hurry: bool = False) -> tuple[str, ...]:
+        """What could not be sent of an attempt that has ended."""
+        answers: list[tuple[str, ...] | None] = []
+
+        def asked() -> bool:
+            answers.append(self.uploads.settle(e, record_of(e, *saved), hurry=hurry))
+            return answers[-1] is not None
+
+        self.until(asked)
+        assert answers[-1] is not None
+        return answers[-1]
+
+    def close(self) -> None:
+        self.fetching.close()
+        self.uploads.close()
+
+
+def record_of(e: Experiment, *saved: SavedArtifact) -> Record:
+    return Record(
+        batch=e.batch,
+        index=e.task,
+        experiment=e.id,
+        attempt=e.attempt,
+        reason=Reason.COMPLETED,
+        text="",
+        exit_code=0,
+        signal=None,
+        host="n1",
+        job_id=e.job_id,
+        started_at=0.0,
+        payload_started_at=0.0,
+        ended_at=0.0,
+        last_lines=(),
+        saved=saved,
+    )
+
+
+@pytest.fixture
+def desk(parts: Any, s3: S3Server, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(parts, s3, tmp_path)
+    yield made
+    made.close()
+
+
+def test_experiments_of_one_code_share_one_copy(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = [desk.add() for _ in range(20)]
+    fetches: list[Location] = []
+    fetch = desk.objects.fetch
+    monkeypatch.setattr(
+        desk.objects, "fetch", lambda *words: fetches.append(words[0]) or fetch(*words)
+    )
+    assert desk.fetched(*experiments) == [READY] * 20
+    assert len(list(desk.layout.objects.iterdir())) == 1
+    assert len({p.stat().st_ino for p in desk.layout.incoming.iterdir()}) == 1
+    assert len(list(desk.layout.incoming.iterdir())) == 20
+    assert len([place for place in fetches if "blobstore" in place.key]) == 1
+    plan = desk.fetching.apply(experiments[0], desk.plan(experiments[0]))
+    assert {a.location.scheme for a in plan.artifacts} == {"file"}
+    assert plan.record is not None and plan.record.scheme == "file"
+    assert "s3cr3t-key" not in json.dumps(plan.document) + repr(plan.artifacts)
+    assert str(plan.artifacts[0].address).startswith("s3://127.0.0.1")
+
+
+def test_what_is_not_there_is_none_where_it_is_mutable_and_else_a_failure(desk: Desk) -> None:
+    def misname(artifacts: dict[str, Any]) -> None:
+        artifacts["workspace"].update(key="blobstore/none.tar", qualified="")
+
+    sound, without_code = desk.add(), desk.add(misname)
+    ready, failed = desk.fetched(sound, without_code)
+    assert ready is READY
+    assert isinstance(failed, Failed) and failed.reason is Reason.ARTIFACT_NOT_FOUND
+    assert "blobstore/none.tar" in failed.text
+    assert list(desk.layout.out.iterdir()) == []
+
+
+def test_an_object_far_larger_than_the_experiments_disk_is_not_fetched(desk: Desk) -> None:
+    large = desk.s3.buckets / "artifacts" / "large.tar"
+    with large.open("wb") as file:
+        file.truncate(50 << 20)
+    e = desk.add(lambda a: a["workspace"].update(key="large.tar", qualified=""))
+    planned = replace(desk.plan(e), disk_budget=10 << 20)
+    desk.fetching.want(e, planned)
+    desk.until(lambda: not isinstance(desk.fetching.standing(e), Waiting))
+    failed = desk.fetching.standing(e)
+    assert isinstance(failed, Failed) and failed.reason is Reason.DISK_BUDGET
+    assert list(desk.layout.objects.iterdir()) == [], "nothing half-written"
+
+
+def test_what_is_cancelled_is_fetched_no_more_and_removed(desk: Desk) -> None:
+    e = desk.add()
+    assert desk.fetched(e) == [READY]
+    desk.fetching.step(())
+    assert desk.fetching.standing(e) is None
+    desk.parts.journal.end([(e.id, Outcome(State.CANCELLED, Reason.CANCELLED, ""))])
+    desk.until(lambda: not list(desk.layout.attempts.iterdir()))
+    assert [p for f in desk.layout.by_attempt for p in f.iterdir()] == []
+    desk.objects.sweep(time.time() + 90000)
+    assert list(desk.layout.objects.iterdir()) == []
+
+
+def test_what_a_running_job_saves_is_sent_once_for_each_change(desk: Desk) -> None:
+    e = desk.running()
+    desk.save(e, "modeldir", b"one")
+    desk.until(lambda: desk.stored(e, "modeldir") == b"one")
+    saved = desk.save(e, "modeldir", b"two")
+    desk.until(lambda: desk.stored(e, "modeldir") == b"two")
+    path = desk.s3.buckets / "artifacts" / "experiments" / e.key / "modeldir.tar"
+    before = path.stat().st_mtime_ns
+    desk.uploads.close()
+    desk.uploads = desk.new_uploads()  # a gateway that was started again
+    assert desk.settled(e, saved) == ()
+    assert path.stat().st_mtime_ns == before, "what the store has is not sent again"
+
+
+def test_the_end_waits_for_a_store_that_is_away(desk: Desk, tmp_path: Path) -> None:
+    e = desk.running()
+    desk.s3.stop()
+    try:
+        saved = [desk.save(e, "retval", b"42"), desk.save(e, "_results", b"ok")]
+        assert desk.uploads.settle(e, record_of(e, *saved)) is None
+        desk.until(lambda: desk.uploads._away)  # it was tried, and there was no answer
+        assert desk.uploads.settle(e, record_of(e, *saved)) is None
+    finally:
+        desk.s3.start()
+    assert desk.settled(e, *saved) == ()
+    assert desk.stored(e, "retval") == b"42"
+
+
+def test_results_that_cannot_be_sent_end_as_failed_uploads_and_stay(desk: Desk) -> None:
+    e = desk.running()
+    saved = desk.save(e, "retval", b"42")
+    desk.keys = AwsCredentials("nobody", "knows")
+    lines = desk.settled(e, saved)
+    assert lines[0].startswith("artifact retval was not saved: ")
+    assert desk.stored(e, "_results") is None
+    outcome = with_unsaved(Outcome(State.SUCCEEDED, Reason.COMPLETED, "ended", 0), lines)
+    assert (outcome.state, outcome.reason) == (State.FAILED, Reason.UPLOAD_FAILED)
+    desk.parts.journal.end([(e.id, outcome)])
+    desk.uploads._clean()
+    kept = desk.layout.place((e.id, 1), "retval", mutable=True)
+    assert str(kept.parent) in lines[-1] and kept.read_bytes() == b"42"
+
+
+def test_somebody_who_cancels_waits_for_no_store(desk: Desk) -> None:
+    e = desk.running()
+    saved = desk.save(e, "retval", b"42")
+    desk.s3.stop()
+    try:
+        assert "retval" in desk.settled(e, saved, hurry=True)[0]
+    finally:
+        desk.s3.start()
+
+
+def test_a_file_that_the_file_system_does_not_show_yet_is_waited_for(desk: Desk) -> None:
+    e = desk.running()
+    old = desk.save(e, "retval", b"old")
+    assert desk.settled(e, old) == ()
+    desk.uploads.close()
+    desk.uploads = desk.new_uploads()
+    hidden = desk.save(e, "retval", b"new")
+    place = desk.layout.place((e.id, 1), "retval", mutable=True)
+    shutil.move(place, place.with_name(".hidden"))
+    desk.save(e, "retval", b"old")
+    answers = []
+    desk.until(lambda: answers.append(desk.uploads.settle(e, record_of(e, hidden))) or answers[2:])
+    assert answers == [None, None, None]
+    place.with_name(".hidden").rename(place)
+    assert desk.settled(e, hidden) == ()
+    assert desk.stored(e, "retval") == b"new"
+
+
+def test_a_clients_wish_to_stop_reaches_the_job_and_its_record_tells_how_it_is(desk: Desk) -> None:
+    e = desk.running()
+    ours = desk.layout.record((e.id, 1))
+    theirs = desk.s3.buckets / "meta" / "experiments" / e.key
+    record = json.loads(ours.read_text())
+    assert record["status"] == "waiting" and "s3cr3t-key" not in ours.read_text()
+    ours.write_text(json.dumps({**record, "status": "running", "time_started": 7.0}))
+    desk.until(lambda: json.loads(theirs.read_text())["status"] == "running")
+    stopped = {**json.loads(theirs.read_text()), "status": "stopped"}
+    theirs.write_text(json.dumps(stopped))
+    desk.until(lambda: json.loads(ours.read_text())["status"] == "stopped")
+    assert json.loads(theirs.read_text())["time_started"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "told"),
+    [
+        ("waiting", {"status": "waiting"}, "waiting"),
+        ("waiting", {"status": "running", "time_started": 1.0}, "running"),
+        ("running", {"status": "finished", "time_started": 1.0, "time_finished": 2.0}, "running"),
+        ("running", {"status": "waiting", "time_started": 1.0, "hpcrunner": {}}, "waiting"),
+        ("stopped", {"status": "running", "time_started": 1.0}, "stopped"),
+    ],
+)
+def test_only_the_gateway_tells_that_it_is_over(theirs: str, ours: Any, told: str) -> None:
+    record = {"status": theirs, "key": "k"}
+    mirrors.tell(record, ours)
+    assert record["status"] == told
+    assert record.get("time_finished") is None
+
+
+@pytest.mark.parametrize("name", ["", ".part", "x.1.tag", "0123456789ab", "0123456789ab.x.tag"])
+def test_names_that_are_not_ours_are_passed_over(name: str) -> None:
+    assert parsed(name) is None
+    assert parsed("0123456789ab.12.a%2Fb.c") == (("0123456789ab", 12), "a/b.c")
