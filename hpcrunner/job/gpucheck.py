@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from hpcrunner.errors import HpcrunnerError
@@ -21,10 +21,11 @@ from hpcrunner.job.allocation import Allocation, allocation_of
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
 
-PATIENCE = 30.0
+PATIENCE = 60.0  # a driver that nobody has used lately wakes up card by card
 # Cards tell less than their name says: error correction takes up to a sixteenth, drivers some.
 _TOLD_OF_NAMED = 7 / 8
 _MIB = 1024**2
+Row = tuple[str, str, int | None]
 _NVIDIA = ("--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 _AMD = ("--showmeminfo", "vram", "--json")
 
@@ -68,21 +69,28 @@ def _missing_on_nvidia(
     code, text = answer
     if code is None:
         return f"nvidia-smi does not answer within {PATIENCE:.0f} s"
-    if code:
-        return f"nvidia-smi fails with {code}: {_last(text)}"
     rows = nvidia_rows(text)
-    if len(rows) < count and not any(map(_is_part, allocation.devices)):
-        return f"nvidia-smi knows of {len(rows)}"
-    for device in allocation.devices:
-        if _is_part(device):
-            continue  # a part of a card has no row of its own
-        found = [row for row in rows if device == row[0] or row[1].startswith(device)]
-        if not found:
-            return f"nvidia-smi does not know device {device}"
-        if found[0][2] is not None and found[0][2] < memory * _TOLD_OF_NAMED:
-            return (
-                f"device {device} has {found[0][2] // _MIB} MiB of the {memory // _MIB} asked for"
-            )
+    missing = ""
+    if any(map(_is_part, allocation.devices)):
+        rows = []  # parts of cards have none
+    elif len(rows) < count:
+        missing = f"nvidia-smi knows of {len(rows)}"
+    else:
+        missing = next(filter(None, (_wrong(d, rows, memory) for d in allocation.devices)), "")
+    # It fails for a lost card of somebody else's too: what it tells of ours counts before.
+    if code and (missing or not rows or not allocation.devices):
+        return f"nvidia-smi fails with {code}: {_last(text)}"
+    return missing
+
+
+def _wrong(device: str, rows: Sequence[Row], memory: int) -> str:
+    """What is wrong with a device by nvidia-smi's rows, or nothing."""
+    found = [row for row in rows if device == row[0] or row[1].startswith(device)]
+    if not found:
+        return f"nvidia-smi does not know device {device}"
+    size = found[0][2]
+    if size is not None and size < memory * _TOLD_OF_NAMED:
+        return f"device {device} has {size // _MIB} MiB of the {memory // _MIB} asked for"
     return ""
 
 
@@ -105,7 +113,7 @@ def _missing_on_amd(
     return ""
 
 
-def nvidia_rows(text: str) -> list[tuple[str, str, int | None]]:
+def nvidia_rows(text: str) -> list[Row]:
     """Index, UUID and bytes of each card; None for a size that the card does not tell."""
     rows = []
     for line in text.splitlines():

@@ -115,6 +115,14 @@ def test_a_driver_that_fails_is_quoted(smi: Smi) -> None:
     lost = "Unable to determine the device handle for GPU 0000:41:00.0: GPU is lost.\n"
     told = missing(experiment(1), {**smi(lost, code=15), "CUDA_VISIBLE_DEVICES": "0"})
     assert told == f"1 GPU asked for, and nvidia-smi fails with 15: {lost.strip()}"
+    for devices in ("0", "MIG-a"):
+        assert "fails with 15" in missing(
+            experiment(1), {**smi(lost, code=15), "CUDA_VISIBLE_DEVICES": devices}
+        )
+    # A card that is lost on the same node, and another job's, is no concern of this one.
+    environ = {**smi(A100 + lost, code=15), "CUDA_VISIBLE_DEVICES": "1"}
+    assert missing(experiment(1), environ) == ""
+    assert "fails with 15" in missing(experiment(1), {**environ, "CUDA_VISIBLE_DEVICES": "2"})
 
 
 @pytest.mark.parametrize(("name", "vendor"), [("nvidia-smi", "nvidia"), ("rocm-smi", "amd")])
