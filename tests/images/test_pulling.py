@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,23 @@ def test_a_tag_that_cannot_be_looked_up_again_leaves_the_image_that_was(
     assert pulling.events() == []  # not every job asks again
 
 
+SCRIPT = """
+import os, sys
+from hpcrunner.images.ready import ready_image
+from hpcrunner.request.image import ImageSetup, PlannedImage
+from hpcrunner.request.plan import NodeSetup
+program, host, folder, reference = sys.argv[1:]
+setup = ImageSetup(program, size=10**9, plain_http=(host,))
+ready_image(PlannedImage(reference), NodeSetup("/none", folder, images=setup), os.environ, print)
+"""
+
+
+def puller(cache: Cache, host: str, reference: str, **environ: str) -> subprocess.Popen[bytes]:
+    """A process that pulls that image."""
+    words = [sys.executable, "-c", SCRIPT, cache.setup.runtime, host, str(cache.folder), reference]
+    return subprocess.Popen(words, env={**os.environ, **environ}, stdout=subprocess.DEVNULL)
+
+
 def test_whoever_dies_in_a_pull_leaves_nothing_that_counts(
     pulling: Cache, registry: Registry, busybox: bytes, tmp_path: Path
 ) -> None:
@@ -174,40 +193,50 @@ def test_whoever_dies_in_a_pull_leaves_nothing_that_counts(
     repository = name()
     registry.push_sif(f"{repository}:1", busybox)
     reference = f"oras://{registry.host}/{repository}:1"
-    script = textwrap.dedent(
-        f"""
-        import os
-        from hpcrunner.images.ready import ready_image
-        from hpcrunner.request.image import ImageSetup, PlannedImage
-        from hpcrunner.request.plan import NodeSetup
-        setup = ImageSetup({pulling.setup.runtime!r}, size=10**9, plain_http=({registry.host!r},))
-        node = NodeSetup("/none", {str(pulling.folder)!r}, images=setup)
-        ready_image(PlannedImage({reference!r}), node, os.environ, print)
-        """
-    )
     for point in ("images.pulled", "images.kept"):
-        crash = {"HPCRUNNER_CRASH": f"{point}:1:{tmp_path}"}
-        died = subprocess.run(
-            [sys.executable, "-c", script], env={**os.environ, **crash}, capture_output=True
-        )
-        assert died.returncode == -9, died.stderr
+        crash = f"{point}:1:{tmp_path}"
+        assert puller(pulling, registry.host, reference, HPCRUNNER_CRASH=crash).wait(60) == -9
     image = pulling.get(reference)
     assert image.read_bytes() == busybox
     assert pulling.files() == [image.name]
 
 
-def test_a_pull_that_is_broken_off_leaves_nothing_running(pulling: Cache, tmp_path: Path) -> None:
-    """A registry that never answers; then whoever waits is told to stop, or is killed."""
-    import socket
+@contextmanager
+def silent_registry() -> Iterator[tuple[str, threading.Event]]:
+    """One that never answers; and what is set when somebody asks it."""
+    asked = threading.Event()
 
+    def listen() -> None:
+        with suppress(OSError):
+            kept.append(server.accept())
+            asked.set()
+
+    kept: list[object] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"localhost:{server.getsockname()[1]}", asked
+
+
+def all_gone(word: str) -> bool:
+    """Whether every process with that word in its command line has ended, sooner or later."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        lines = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                lines.append(path.read_bytes())
+        if not any(word.encode() in line for line in lines):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_pull_that_is_broken_off_leaves_nothing_running(pulling: Cache) -> None:
     class Stop(Exception):
         pass
 
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        host = f"localhost:{silent.getsockname()[1]}"
+    with silent_registry() as (host, asked):
         pulling.change(plain_http=(host,))
-        asked = threading.Event()
-        threading.Thread(target=lambda: (silent.accept(), asked.set()), daemon=True).start()
 
         def pause(seconds: float) -> None:
             if asked.is_set():
@@ -216,6 +245,14 @@ def test_a_pull_that_is_broken_off_leaves_nothing_running(pulling: Cache, tmp_pa
 
         with pytest.raises(Stop):
             pulling.get(f"oras://{host}/team/image:1", pause=pause)
-    running = subprocess.run(["pgrep", "-f", f"oras://{host}"], capture_output=True).stdout
-    assert running == b""
+        assert all_gone(f"oras://{host}")
     assert pulling.files() == []
+
+
+def test_when_the_one_who_pulls_is_killed_the_pull_ends_too(pulling: Cache) -> None:
+    with silent_registry() as (host, asked):
+        process = puller(pulling, host, f"oras://{host}/team/image:1")
+        assert asked.wait(60)
+        process.kill()
+        process.wait()
+        assert all_gone(f"oras://{host}")
