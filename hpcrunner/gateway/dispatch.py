@@ -320,9 +320,9 @@ class Dispatch:
             self._back_off()
             return 0
         except SubmitRefused as error:
-            if error.doubtful:
+            if error.doubtful and not batch.spec.exclude:
                 self._doubt(batch, error.line())
-            elif error.passing:
+            elif error.passing and not error.doubtful:
                 log.warning("batch %s: refused for now: %s", batch.id, error.line())
                 self._journal.set_batch(batch.id, BatchState.READY, error.line())
                 self._back_off()

@@ -139,6 +139,25 @@ def test_a_failed_node_gets_the_experiment_run_once_more_elsewhere(
     assert "#SBATCH --exclude=n1\n" in script
 
 
+@pytest.mark.parametrize("doubtful", [False, True])
+def test_where_no_other_node_is_left_the_next_attempt_keeps_off_none(
+    parts: Any, submitted: Callable[..., Experiment], doubtful: bool
+) -> None:
+    def refuse(*_: object) -> Any:
+        raise SubmitRefused("no suitable nodes", passing=doubtful, doubtful=doubtful)
+
+    submitted()
+    fail(parts)
+    parts.clock.forward(3600)
+    parts.scheduler.faults = [refuse]
+    parts.dispatch.step()
+    parts.dispatch.step()
+    (second,) = parts.journal.live()
+    assert (second.state, second.attempt) == (State.PENDING, 2)
+    assert second.spec is not None
+    assert second.spec.exclude == ()
+
+
 def test_an_attempt_waits_for_its_time_and_the_gateway_sleeps_until_then(
     parts: Any, submitted: Callable[..., Experiment]
 ) -> None:
