@@ -90,7 +90,7 @@ class Rota:
 
     def asked(self, queue: str, *, busy: bool, came: int = 1) -> None:
         """Note what came of a turn: its place is at the end now."""
-        self._turns.had({queue: came})
+        self._turns.had_at_once(queue, came)
         place = self._places.pop(queue, None)
         if place is not None:
             place.busy = busy

@@ -8,6 +8,7 @@ anything. So the shares are right whether the room is a thousand messages or one
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _ACTIVE = 60.0  # seconds for which a queue that had a message is taken to have more
@@ -43,7 +44,7 @@ class Turns:
         return shares
 
     def had(self, turns: Mapping[str, int]) -> None:
-        """Note how many turns each has had, all at about the same time."""
+        """Note how many turns each has had, one of each after the other."""
         now = self._now
         for queue, count in turns.items():
             if count <= 0:
@@ -52,6 +53,12 @@ class Turns:
             self._next[queue] = self._begins(queue) + count * cost
             now = max(now, self._next[queue] - cost)
         self._now = now
+
+    def had_at_once(self, queue: str, count: int) -> None:
+        """Note turns that came in one piece: whoever comes later has not missed its own."""
+        if count > 0:
+            self._now = self._begins(queue)
+            self._next[queue] = self._now + count / self._weight(queue)
 
     def keep(self, queues: Iterable[str]) -> None:
         """Forget all others."""
@@ -78,6 +85,7 @@ class Portions:
         self._queue: dict[str, str] = {}
         self._seen: dict[str, dict[str, float]] = {}
         self._came = 0
+        self._turn: Counter[str] = Counter()
 
     def of(self, sources: Sequence[str], room: int) -> Iterator[tuple[str, int]]:
         """Each source with its portion, 0 too; then again those that used theirs up, with what
@@ -92,6 +100,8 @@ class Portions:
                 yield source, portions[source]
                 room -= self._came
                 portions[source] -= self._came
+            self._turns.had(self._turn)
+            self._turn = Counter()
             # Who brought less has no more.
             sources = [source for source in sources if portions[source] <= 0]
             portions = self._divided(sources, room)
@@ -99,14 +109,12 @@ class Portions:
 
     def came(self, source: str, queues: Iterable[str]) -> None:
         """What the source brought for its portion: the queue of each message."""
-        turns: dict[str, int] = {}
         for queue in queues:
             key = f"{source}\n{queue}"
             self._queue[key] = queue
             self._seen[source][key] = self._clock()
-            turns[key] = turns.get(key, 0) + 1
+            self._turn[key] += 1
             self._came += 1
-        self._turns.had(turns)
 
     def _divided(self, sources: Sequence[str], room: int) -> dict[str, int]:
         keys = {key: source for source in sources for key in self._seen[source] or (source,)}

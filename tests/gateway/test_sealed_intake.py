@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +355,20 @@ def test_a_sealed_request_is_previewed_with_the_key_and_masked(
     shown = preview(body, keyed.parts.site, request_keys(str(keyed.encrypt)))
     assert "mine" in shown["plan_text"]
     assert "hush-hush" not in shown["plan_text"]
+
+
+def test_a_rule_for_signed_messages_holds_for_sealed_ones_alone_and_again_at_a_retry(
+    keyed: Keyed, message: Message
+) -> None:
+    rules = [{"name": "sealed", "signed": True, "account": "known"}, {"name": "others"}]
+    site = keyed.parts.site
+    keyed.parts.site = type(site).model_validate({**dict(site), "rules": rules})
+    keyed.use(replace(OPTIONS, clear_text=True))
+    clear, mine = keyed.take(message("clear")), keyed.take(sealed(message("mine")))
+    assert (clear.rule, mine.rule, mine.spec.account) == ("others", "sealed", "known")
+    by_hand = keyed.take(message("hand"), queue=SUBMIT_QUEUE, server="pile")
+    assert by_hand.rule == "sealed", "only we can write there"
+    failed = Outcome(State.FAILED, Reason.PAYLOAD_EXIT, "exit code 1")
+    for e, rule in ((clear, "others"), (mine, "sealed"), (by_hand, "sealed")):
+        keyed.parts.journal.end([(e.id, failed)])
+        assert keyed.retry(e).rule == rule

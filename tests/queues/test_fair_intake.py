@@ -67,3 +67,31 @@ def test_with_little_room_every_queue_is_served_by_its_weight_whatever_waits_on_
     intake.rest()
     assert taken["rmq_flood"] + taken["local_flood"] <= 2 * FEW + 4 * (room + 2)
     journal.close()
+
+
+def test_a_queue_of_which_too_much_is_held_back_is_closed_and_the_others_are_served(
+    lab: Lab, clock: Clock, tmp_path: Path
+) -> None:
+    rules = [{"name": "capped", "queues": "_capped$", "max_jobs": 1}, {"name": "rest"}]
+    shares = SiteShares(Site.model_validate({"rules": rules, "limits": {"max_held": 5}}))
+    root = tmp_path / "queues"
+    for name in ("capped", "free"):
+        (root / f"local_{name}").mkdir(parents=True)
+        for number in range(20):
+            (root / f"local_{name}" / f"m{number}").write_bytes(b"m")
+            lab.publisher.publish(f"rmq_{name}", b"m")
+    directory = DirectorySource(
+        root, QueueFilter(), "g", shares=shares, clock=lambda: clock.now + 1e9
+    )
+    for prefix, source in (("local", directory), ("rmq", lab.source(shares=shares))):
+        capped, free = f"{prefix}_capped", f"{prefix}_free"
+        taken = source.take(12)
+        assert Counter(d.queue for d in taken) == {capped: 5, free: 7}
+        shares.hold({capped: 5})
+        taken += source.take(4)
+        assert Counter(d.queue for d in taken) == {capped: 5, free: 11}
+        shares.hold({capped: 3})
+        taken += source.take(99)
+        assert Counter(d.queue for d in taken) == {capped: 7, free: 20}
+        source.accept(taken)
+        source.close()

@@ -117,3 +117,36 @@ def test_whatever_happens_every_turn_is_a_queue_that_is_there_and_every_wait_bou
             assert isinstance(event, float)
             clock.now += event
         assert set(rota.queues) == there
+
+
+def test_weights_count_in_messages_and_a_long_queue_still_does_not_starve_the_idle(
+    clock: Clock,
+) -> None:
+    rota = Rota(clock, weight=lambda queue: 4 if queue == "urgent" else 1)
+    rota.update(["urgent", "plain", "idle"])
+    came = {"urgent": 0, "plain": 0, "idle": 0}
+    looks = 0
+    for _ in range(1000):
+        turn = rota.next()
+        assert turn is not None
+        clock.forward(0.05)
+        brought = {"urgent": 10, "plain": 7, "idle": 0}[turn[0]]
+        came[turn[0]] += brought
+        looks += turn[0] == "idle"
+        rota.asked(turn[0], busy=brought > 0, came=brought)
+    assert 3.9 < came["urgent"] / came["plain"] < 4.1
+    assert 3 <= looks <= 10
+
+
+def test_a_closed_queue_is_not_asked_and_nobody_hurries_for_it(clock: Clock) -> None:
+    rota = Rota(clock)
+    rota.update(["full", "idle"])
+    rota.asked("full", busy=True)
+    rota.asked("idle", busy=False)
+    rota.close(["full"])
+    assert not rota.rushing
+    assert {queue for queue, _ in idle(rota, clock, 3)} == {"idle"}
+    rota.close(["full", "idle"])
+    assert rota.next() is None
+    rota.close([])
+    assert rota.rushing

@@ -113,6 +113,8 @@ def test_weights_hold_between_sources(clock: Clock) -> None:
     site.take(10)
     served = sum((site.take(3) for _ in range(200)), Counter[str]())
     assert abs(served["heavy"] - 500) < 10
+    served = sum((site.take(room) for room in range(1, 50)), Counter[str]())
+    assert 4.9 < served["heavy"] / served["light"] < 5.1
 
 
 def test_every_source_is_asked_even_where_there_is_no_room(clock: Clock) -> None:
