@@ -11,7 +11,9 @@ The rule, in full:
    (sites/gpu_choice.py). Without ``gpuMem`` that is the smallest card there is, and the large
    ones stay free for those who need them. Among equals the file's order decides, of partitions
    and of types within one. With ``gpus.choice: file-order`` the first partition that can hold
-   the request gets it, and only within it the least waste counts.
+   the request gets it, and only within it the least waste counts. Where nothing asks for any
+   time, a partition that allows less of it than the first one in the file that can hold the
+   request is passed over: a job shall not end early for the sake of a smaller card.
 3. The time a request asks for is its ``max_duration``, else the site's ``defaults.time_limit``;
    a partition must allow it. The job's time limit is ``max_duration`` plus the site's
    ``staging_allowance``, or the default; never more than the lifetime plus the allowance, never
@@ -117,8 +119,11 @@ def _chosen(
         for partition in holding
         if (offer := best_offer(ask.gpus, partition.gpus)) is not None
     ]
-    if not by_waste:
+    if not by_waste or not offers:
         return offers[0] if offers else None
+    if ask.time is None:
+        first = offers[0][0].max_time
+        offers = [o for o in offers if lower(first, o[0].max_time) == first]
     # min() keeps the first of equals, which is the site's order.
     return min(offers, key=lambda pair: pair[1].waste, default=None)
 

@@ -213,6 +213,27 @@ def test_least_waste_looks_at_all_partitions_and_file_order_at_the_first_that_fi
         assert shape(place(resources, here, max_duration=hours * 3600.0))[:2] == wanted
 
 
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["big", "mixed", "old"], "big"),  # 48 hours, which no other gives
+        (["mixed", "old", "big"], "old"),  # 8 hours: 24 are no less
+        (["old", "mixed", "big"], "old"),
+        (["old", "endless"], "endless"),
+        (["endless", "old"], "endless"),
+    ],
+)
+def test_a_job_that_names_no_time_gets_no_less_for_the_sake_of_a_smaller_card(
+    names: list[str], chosen: str
+) -> None:
+    endless = {"name": "endless", "gpus": [{**K80, "memory": "6G"}]}
+    own = [p for name in names for p in [*PARTITIONS, endless] if p["name"] == name]
+    assert place(asked(1), site(partitions=own)).partition == chosen
+    # Who names a time gets what suffices.
+    short = place(asked(1), site(partitions=own), max_duration=60.0)
+    assert short.gpu_type == "k80"
+
+
 def test_requests_without_gpus_go_by_the_files_order() -> None:
     assert place(asked(), site(partitions=PARTITIONS)).partition == "big"
 
