@@ -27,7 +27,7 @@ def program_path(runtime: str, environ: Mapping[str, str]) -> str:
             "is not there",
             where=f"program {runtime or 'apptainer'}",
             remedy="set container.runtime or container.program in the site file",
-            reason=Reason.PAYLOAD_NOT_STARTED,
+            reason=Reason.CONTAINER_FAILED,
         )
     return found
 

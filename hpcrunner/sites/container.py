@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from hpcrunner.request.image import parse_image
 from hpcrunner.sites.imagevalues import (
     ImageDigest,
     ImagePrefix,
@@ -179,3 +180,13 @@ class Container(Part):
         description="Registries that are asked by http, without TLS.",
         examples=["registry.cluster:5000"],
     )
+
+
+def in_container(container: Container) -> list[tuple[tuple[str, ...], str]]:
+    """What is wrong between its keys."""
+    image, place = container.image or "", ("container", "image")
+    if image and container.runtime == "none":
+        return [(place, "needs container.runtime to run it")]
+    if image and container.verify and parse_image(image).scheme == "docker":
+        return [(place, "carries no signature, which container.verify demands")]
+    return []

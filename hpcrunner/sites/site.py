@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from hpcrunner.sites.container import Container
+from hpcrunner.sites.container import Container, in_container
 from hpcrunner.sites.directives import drmaa_refuses
 from hpcrunner.sites.gpus import Gpus, constraint_of, gpu_mistakes
 from hpcrunner.sites.gridengine import GridEngine, is_option
@@ -349,8 +349,7 @@ def _contradictions(site: Site) -> list[Contradiction]:
         found += _lost_on_drmaa(site, (*place, "directives"), partition.directives)
     found += _lost_on_drmaa(site, ("directives",), site.directives)
     found += _in_rules(site)
-    if site.container.runtime == "none" and site.container.image:
-        found.append((("container", "image"), "needs container.runtime to run it"))
+    found += [(place, text) for place, text in in_container(site.container)]
     found += in_scheduler(site)
     local = site.local
     if local.gpus and local.gpu_memory is None:

@@ -208,7 +208,7 @@ def test_a_node_without_the_runtime_says_so(cache: Cache) -> None:
     cache.change(runtime="/opt/none/bin/apptainer")
     with pytest.raises(StorageError, match=r"container\.program") as missing:
         cache.get("docker://ubuntu")
-    assert missing.value.reason is Reason.PAYLOAD_NOT_STARTED
+    assert missing.value.reason is Reason.CONTAINER_FAILED
 
 
 def test_an_image_named_like_an_option_is_none(cache: Cache) -> None:
