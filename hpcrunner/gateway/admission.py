@@ -69,8 +69,9 @@ class Admission:
 def admit(body: bytes, site: Site, now: float, rule: Rule | None = None) -> Admission:
     """Parse a message in clear text and place it by the rule that was chosen for it.
 
-    Raises RequestError (not a sound request), NoFit (no partition can hold it), ImageRefused
-    (its image cannot run here) or NotAdmitted (sealed, or its lifetime is over).
+    Raises RequestError (not a sound request), NoFit (no partition can hold it), GpusUnclear (its
+    numbers of GPUs contradict each other), ImageRefused (its image cannot run here) or
+    NotAdmitted (sealed, or its lifetime is over).
     """
     return admit_request(_in_clear(body), site, now, rule)
 
@@ -102,7 +103,7 @@ def _in_clear(body: bytes) -> Request:
 
 
 def admit_request(request: Request, site: Site, now: float, rule: Rule | None = None) -> Admission:
-    """Place a request that was parsed. Raises NoFit, ImageRefused, RequestError or NotAdmitted."""
+    """Place a request that was parsed. Raises as ``admit``."""
     expires_at = request.expires_at
     if expires_at is not None and expires_at <= now:
         raise NotAdmitted(

@@ -158,7 +158,8 @@ class GpuAsk:
     """What a request asks for, in this site's meaning.
 
     ``cards``: how many; 0 with ``slots``: as many as have that many slots together. With
-    ``cards``, ``slots`` are those of each card (0: of any). ``memory`` is bytes of each card.
+    ``cards``, ``slots`` are those of each card (0: of any), at least, or ``exact``. ``memory``
+    is bytes of each card; ``type`` a label of the site's file, empty for any.
     """
 
     cards: int = 0
