@@ -23,9 +23,13 @@ class Edge:
     clock: Callable[[], float] = time.time
     pause: Callable[[float], None] = time.sleep
 
-    def ask(self, argv: Sequence[str], *, timeout: float = PATIENCE) -> Completed:
-        """Run a command in the C locale, in an environment without traps. Raises CommandFailed."""
-        return self.runner(argv, timeout=timeout, environment=query_environment(self.environ))
+    def ask(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Completed:
+        """Run a command in the C locale, in an environment without traps or in the one given.
+
+        Raises CommandFailed.
+        """
+        given = query_environment(self.environ) if environment is None else environment
+        return self.runner(argv, timeout=PATIENCE, environment=given)
 
     def find(self, program: str) -> str:
         """Where a program is, or an empty text."""

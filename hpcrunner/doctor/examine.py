@@ -8,14 +8,15 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from hpcrunner.batch.container import exec_words
 from hpcrunner.batch.script import check_templates
 from hpcrunner.doctor import folders, login
 from hpcrunner.doctor.brokers import judge_brokers
+from hpcrunner.doctor.cluster import Cluster
 from hpcrunner.doctor.edge import Edge
 from hpcrunner.doctor.finding import Finding, fault, not_tried, of_error, ok, warning
+from hpcrunner.doctor.gridengine import ask_cell
 from hpcrunner.doctor.node import (
     CONTAINER_EXEC,
     CONTAINER_VERSION,
@@ -24,7 +25,6 @@ from hpcrunner.doctor.node import (
 )
 from hpcrunner.doctor.probe import Probe, cpu_spec, gpu_spec, probe_folder, run_probes
 from hpcrunner.doctor.slurm.cluster import TRAPS
-from hpcrunner.doctor.slurm.round import STEP as SLURM_STEP
 from hpcrunner.doctor.slurm.round import ask_cluster, serves
 from hpcrunner.doctor.stores import judge_stores, location
 from hpcrunner.errors import HpcrunnerError
@@ -64,9 +64,7 @@ class _Round:
     skew: float = 0.0
     templates_good: bool = True
     stores: list[Location] = field(default_factory=list)
-    hindered: str = ""
-    changes: dict[str, Any] = field(default_factory=dict)
-    differs: list[str] = field(default_factory=list)
+    cluster: Cluster = field(default_factory=Cluster)
     hosts: list[str] = field(default_factory=list)
 
 
@@ -79,12 +77,12 @@ def examine(
     made = not site.spool_path.exists()
     try:
         yield from _spool(work)
+        tell("the cluster")
         if serves(site):
-            cluster = ask_cluster(site, edge, tell)
-            yield from cluster.findings
-            work.hindered = cluster.hindered
-            work.changes |= cluster.changes
-            work.differs += cluster.differs
+            work.cluster = ask_cluster(site, edge)
+        elif site.scheduler == "gridengine":
+            work.cluster = ask_cell(site, edge)
+        yield from work.cluster.findings
         tell("queues and stores")
         yield from judge_brokers(wishes.queues, edge.environ)
         yield from _stores(work)
@@ -166,17 +164,18 @@ def _probe(work: _Round) -> Iterator[Finding]:
         if not work.wishes.job
         else "the spool cannot be used"
         if not work.spool_usable
-        else work.hindered
+        else work.cluster.hindered
     )
     if why:
         yield not_tried("probe", why)
         return
+    changes, differs = dict(work.cluster.changes), list(work.cluster.differs)
     if not work.templates_good:
-        work.changes["templates"] = None
-        work.differs.append("with the shipped template")
+        changes["templates"] = None
+        differs.append("with the shipped template")
     planted = f"HPCRUNNER_DOCTOR_{secrets.token_hex(8).upper()}"
     try:
-        site = with_changes(work.site, work.changes) if work.changes else work.site
+        site = with_changes(work.site, changes) if changes else work.site
         probes = list(_probes(site, work, planted))
     except HpcrunnerError as error:
         yield of_error("probe", error)
@@ -200,7 +199,7 @@ def _probe(work: _Round) -> Iterator[Finding]:
         finally:
             scheduler.close()
     work.hosts += [one.report.host for one in seen if one.report is not None]
-    differs = [f"by {scheduler.name}", *work.differs]
+    differs = [f"by {scheduler.name}", *differs]
     told: set[tuple[str, str]] = set()
     for one in seen:
         for finding in judge_probe(one, site, work.skew, differs):
@@ -234,8 +233,8 @@ def _order(site: Site, work: _Round, planted: str, spec: JobSpec, *, whole: bool
     commands = list(_container_commands(site, spec, work.wishes.image))
     if not whole:
         return ProbeOrder(planted, (), tuple(commands), (), spec.cpus, spec.gpus)
-    if serves(site):
-        commands.insert(0, ProbeCommand(STEP, SLURM_STEP))
+    if work.cluster.step:
+        commands.insert(0, ProbeCommand(STEP, work.cluster.step))
     writable = [("scratch", site.scratch), ("cache", site.cache)]
     if site.staging == "gateway":  # the nodes see no store, and read and write there instead
         writable.append(("staging_dir", site.staging_dir or str(site.spool_path / "staging")))
