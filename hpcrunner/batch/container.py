@@ -24,9 +24,10 @@ _ALONE = (
 def exec_words(container: Container, spec: JobSpec, *, run: bool = False) -> tuple[str, ...]:
     """The words before the payload's own; with ``run`` the image's own program is the payload.
 
-    The job side fills in ``@ROOT@`` (the experiment's folder), ``@WORKSPACE@`` (the working
-    directory), ``@TMP@``, ``@ENVIRONMENT@`` (the file with the payload's variables), ``@BINDS@``
-    (more binds, any number of words) and ``@IMAGE@``, and ``$NAME`` in binds.
+    The job side fills in ``@STUDIOML_HOME@`` (all of the attempt's folders), ``@ROOT@`` (the
+    experiment's among them), ``@WORKSPACE@`` (the working directory), ``@TMP@``,
+    ``@ENVIRONMENT@`` (the file with the payload's variables), ``@BINDS@`` (more binds, any number
+    of words) and ``@IMAGE@``, and ``$NAME`` in binds.
 
     ``--home`` binds the experiment's folder at its own path and makes it HOME, so that the user's
     own never shows. The variables go by file, since argv is public; ``--no-eval`` takes them as
@@ -49,8 +50,8 @@ def exec_words(container: Container, spec: JobSpec, *, run: bool = False) -> tup
         *("--home", "@ROOT@", "--pwd", "@WORKSPACE@"),
         *_GRAPHICS.get(spec.gpu_vendor, ()),
         *binds,
-        # Again, since the container's own /tmp may have come over it.
-        *("--bind", "@ROOT@"),
+        # Also since the container's own /tmp may have come over the first bind.
+        *("--bind", "@STUDIOML_HOME@"),
         "@BINDS@",
         *container.options,
         "@IMAGE@",

@@ -205,6 +205,8 @@ class _Attempt:
         """Remove the experiment's folders, unless the site keeps them."""
         if self.workspace is None:
             return
+        if self.container is not None:
+            self.container.close()
         try:
             if self.plan.setup.keep:
                 keep_home(self.workspace)

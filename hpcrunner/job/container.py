@@ -105,6 +105,7 @@ class Container:
     ) -> list[str]:
         """The exec line up to the payload's own words, with the variables of that file."""
         folders = {
+            "@STUDIOML_HOME@": str(self.workspace.home),
             "@ROOT@": str(self.workspace.root),
             "@WORKSPACE@": str(cwd or self.workspace.cwd),
             "@TMP@": str(self.workspace.runner),
@@ -173,7 +174,7 @@ def open_container(
     Raises ContainerFailed where the node has no such runtime, StorageError where it cannot have
     the image, NodeFolderError and OSError.
     """
-    if not experiment.exec_words or experiment.image is None:
+    if experiment.image is None:
         return None
     from hpcrunner.images.ready import ready_image
 

@@ -53,7 +53,7 @@ def payload_words(
     """
     name = experiment.filename
     if name is None:
-        if not experiment.exec_words:
+        if experiment.image is None:
             raise PayloadNotStarted(
                 "names neither a file nor a container",
                 where="request",

@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hpcrunner.job.limits import LAST_CALL
@@ -89,6 +90,7 @@ class PayloadProcess:
             ) from error
         finally:
             os.close(write)
+        self._watchdog = Watchdog(self._popen.pid) if contained else None
 
     @property
     def pid(self) -> int:
@@ -122,6 +124,14 @@ class PayloadProcess:
         payload does to save itself, so ours waits for half of the time. Returns False where
         something outlived even SIGKILL.
         """
+        try:
+            return self._end(until, first, told)
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.call_off()
+                self._watchdog = None
+
+    def _end(self, until: Until, first: int, told: bool) -> bool:
         began = time.monotonic()
         if first != signal.SIGTERM and self.poll() is None:
             os.kill(self._popen.pid, first)  # not reaped, so the number is still its own
@@ -135,11 +145,15 @@ class PayloadProcess:
         return self._gone_after(signal.SIGTERM, until) or self._killed()
 
     def _gone_after(self, signum: int, until: Until) -> bool:
-        all_of_it = descendants(os.getpid())
+        all_of_it = self._descendants()
         if self._contained and signum != signal.SIGKILL:
             all_of_it = payloads_own(all_of_it, self._popen.pid)
         _signal(all_of_it, signum)
         return self._gone(until)
+
+    def _descendants(self) -> list[int]:
+        watchdog = self._watchdog.pid if self._watchdog else None
+        return [pid for pid in descendants(os.getpid()) if pid != watchdog]
 
     def _killed(self) -> bool:
         patience = time.monotonic() + KILL_PATIENCE
@@ -154,12 +168,42 @@ class PayloadProcess:
         pause = 0.01
         while True:
             ended = self.poll() is not None
-            if ended and (own_only or not descendants(os.getpid())):
+            if ended and (own_only or not self._descendants()):
                 return True
             if time.monotonic() >= until():
                 return False
             time.sleep(pause)
             pause = min(pause * 2, 0.2)
+
+
+class Watchdog:
+    """A small process that kills a process group once we are gone, unless it is called off.
+
+    A container's runtime needs one: the kernel forgets PR_SET_PDEATHSIG of a process that changes
+    its credentials, as one does on its way into a user namespace (prctl(2)). With the runtime the
+    kernel ends all that is in its PID namespace.
+    """
+
+    _SCRIPT = 'trap "" HUP INT TERM USR1 USR2; read -r _ || kill -KILL "-$1"'
+
+    def __init__(self, group: int) -> None:
+        read, self._write = os.pipe()
+        try:
+            self.pid = os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", self._SCRIPT, "sh", str(group)],
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, read, 0)],
+                setsid=True,
+            )
+        finally:
+            os.close(read)
+
+    def call_off(self) -> None:
+        """The group has ended: its number may soon be another's."""
+        with suppress(BrokenPipeError):
+            os.write(self._write, b"\n")
+        os.close(self._write)
 
 
 def _after(seconds: float) -> Until:

@@ -16,7 +16,7 @@ def words(*, run: bool = False, vendor: str = "", **keys: object) -> tuple[str, 
 ALONE = (*("--containall", "--cleanenv", "--no-mount", "hostfs,bind-paths", "--workdir", "@TMP@"),)
 OURS = (*("--no-eval", "--env-file", "@ENVIRONMENT@", "--home", "@ROOT@", "--pwd", "@WORKSPACE@"),)
 
-ROOT = ("--bind", "@ROOT@")
+ROOT = ("--bind", "@STUDIOML_HOME@")
 
 
 def test_a_payload_sees_its_own_folders_and_variables_alone() -> None:

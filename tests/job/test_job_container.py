@@ -110,6 +110,7 @@ def test_a_payload_in_a_container_sees_what_is_its_own_and_nothing_else(
     assert len(said) == 3 and all("config.env may not set" in text for text in said)
 
 
+MARK = "of-the-container-tests"
 SLOW = """
 import os, signal, sys, time
 count = 0
@@ -121,7 +122,7 @@ def told(number, frame):
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, told)
 if os.fork() == 0:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else signal.SIG_DFL)
     os.setsid()
     time.sleep(600)
 open("../modeldir/ready", "w").close()
@@ -133,11 +134,14 @@ sys.exit(7)
 """
 
 
-@pytest.mark.parametrize("first", ["TERM", "USR1"])
+@pytest.mark.parametrize(("first", "isolation"), [("TERM", True), ("TERM", False), ("USR1", True)])
 def test_a_stop_reaches_the_payload_once_and_its_whole_tree_ends(
-    node: Node, contained: Callable[..., PlannedExperiment], first: str
+    node: Node, contained: Callable[..., PlannedExperiment], first: str, isolation: bool
 ) -> None:
-    node.write(contained(node.script(SLOW)), payload_signal=first, payload_grace=20.0)
+    # One that ignores the signal is ended by the end of its namespace, if it has one.
+    how = "stubborn" if isolation else "obedient"
+    experiment = contained(node.script(SLOW, MARK, how), isolation=isolation)
+    node.write(experiment, payload_signal=first, payload_grace=20.0)
     job = node.start()
     node.wait_until((node.home / "experiments" / "k-1" / "modeldir" / "ready").exists)
     job.terminate()
@@ -146,7 +150,18 @@ def test_a_stop_reaches_the_payload_once_and_its_whole_tree_ends(
     assert (record.reason, record.exit_code) == (Reason.CANCELLED, 7)
     told = node.members("modeldir.tar")["told"].decode()
     assert told == f"SIG{first} wave\n"
-    assert b"time.sleep(600)" not in b"".join(_command_lines())
+    assert MARK.encode() not in b"".join(_command_lines())
+
+
+def test_a_job_side_that_is_killed_takes_the_container_with_it(
+    node: Node, contained: Callable[..., PlannedExperiment]
+) -> None:
+    node.write(contained(node.script(SLOW, MARK)))
+    job = node.start()
+    node.wait_until((node.home / "experiments" / "k-1" / "modeldir" / "ready").exists)
+    assert MARK.encode() in b"".join(_command_lines())
+    job.kill()
+    node.wait_until(lambda: MARK.encode() not in b"".join(_command_lines()))
 
 
 def _command_lines() -> list[bytes]:

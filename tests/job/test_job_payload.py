@@ -15,6 +15,7 @@ from hpcrunner.job.payload import (
     payload_words,
 )
 from hpcrunner.job.workspace import Workspace
+from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.plan import PlannedExperiment
 
 
@@ -65,7 +66,7 @@ def test_a_module_is_run_by_its_name(workspace: Workspace) -> None:
 
 
 def test_without_a_file_the_images_own_program_gets_the_arguments(workspace: Workspace) -> None:
-    alone = experiment(exec_words=("apptainer", "run"), filename=None, args=("a b", "$x"))
+    alone = experiment(image=PlannedImage("/a.sif"), filename=None, args=("a b", "$x"))
     assert payload_words(alone, "python3", workspace) == ("a b", "$x")
     with pytest.raises(PayloadNotStarted):
         payload_words(experiment(filename=None), "/py", workspace)
