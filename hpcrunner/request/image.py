@@ -332,8 +332,9 @@ def _climbs(path: str) -> bool:
 
 
 def _refused(qualified: str) -> ImageRefused:
+    harmless = re.sub(r"//[^/@]*@", "//…@", qualified)  # no password in an error's text
     return ImageRefused(
-        f"not a container image: {shown(qualified, 200)}",
+        f"not a container image: {shown(harmless, 200)}",
         where=WHERE,
         remedy=f"allowed: {ALLOWED}",
     )

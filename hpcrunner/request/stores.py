@@ -137,7 +137,7 @@ def _artifact(tag: str, member: Member) -> Artifact:
     qualified, userinfo = _split_userinfo(member.get("qualified").line().strip())
     is_web = qualified.lower().startswith(("http://", "https://"))
     web, credentials = read_web_credentials(member), read_credentials(member)
-    if userinfo and is_web:
+    if userinfo and (is_web or tag == CONTAINER):
         web = web or WebCredentials(*userinfo)
     elif userinfo and qualified.lower().startswith("s3:"):
         credentials = credentials or AwsCredentials(*userinfo)
@@ -162,6 +162,8 @@ def _split_userinfo(url: str) -> tuple[str, tuple[str, str] | None]:
         return url, None
     authority, slash, path = rest.partition("/")
     userinfo, _, host = authority.rpartition("@")
+    if host.startswith("sha256:"):  # an image by its digest
+        return url, None
     user, _, password = userinfo.partition(":")
     pair = (unquote(user), unquote(password)) if user and password else None
     return f"{scheme}://{host}{slash}{path}", pair

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcrunner.request.image import ImageRefused, changes, parse_image
+from hpcrunner.request.image import ImageRefused, PlannedImage, changes, parse_image
+from hpcrunner.request.model import AwsCredentials, Request
+from hpcrunner.request.parse import parse_message
 from hpcrunner.request.trust import (
     ImageRules,
     named_image,
     parse_pin,
     parse_prefix,
     parse_registry,
+    planned_image,
 )
 
+Messages = Callable[..., bytes]
 SHA = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+
+def read(body: bytes) -> Request:
+    request = parse_message(body)
+    assert isinstance(request, Request)
+    return request
 
 
 @pytest.mark.parametrize(
@@ -182,12 +194,6 @@ def test_an_address_that_climbs_is_no_image(image: str) -> None:
         named_image(image, ImageRules())
 
 
-def test_an_empty_list_trusts_none_but_the_sites_own_image() -> None:
-    rules = ImageRules(default="/apps/base.sif", trusted=())
-    with pytest.raises(ImageRefused, match="does not trust"):
-        named_image("/apps/base.sif", rules)
-
-
 @pytest.mark.parametrize("prefix", ["", "tensorflow", "ftp://x/", "docker:///", "https://u@x/"])
 def test_a_prefix_that_could_cover_nothing_is_refused(prefix: str) -> None:
     with pytest.raises(ImageRefused):
@@ -243,3 +249,56 @@ def test_any_text_is_an_image_or_a_refusal(text: str) -> None:
         if parsed.kind != "store":
             assert parse_image(parsed.text).text == parsed.text
         assert ".." not in parsed.parts
+
+
+def test_a_message_may_name_an_image_by_digest_and_with_a_password(message: Messages) -> None:
+    def of(qualified: str) -> PlannedImage | None:
+        image = {"qualified": qualified, "mutable": False}
+        return planned_image(read(message(experiment__artifacts___singularity=image)))
+
+    planned = of(f"docker://python@sha256:{SHA}")
+    assert planned is not None
+    assert planned.reference == f"docker://docker.io/library/python@sha256:{SHA}"
+    planned = of("docker://alice:s3cr3t@registry.example/team/image:1")
+    assert planned is not None
+    assert planned.reference == "docker://registry.example/team/image:1"
+    assert (planned.user, planned.password) == ("alice", "s3cr3t")
+    with pytest.raises(ImageRefused) as refused:
+        of(f"docker://alice:s3cr3t@python@sha256:{SHA}")
+    assert "s3cr3t" not in refused.value.line()
+
+
+def test_a_registrys_login_comes_with_the_artifact(message: Messages) -> None:
+    image = {
+        "qualified": "oras://registry.example/x:1",
+        "credentials": {"plain": {"user": "u", "password": "p"}},
+    }
+    planned = planned_image(read(message(experiment__artifacts___singularity=image)))
+    assert planned is not None
+    assert (planned.user, planned.password, planned.location) == ("u", "p", None)
+
+
+def test_an_image_in_a_store_has_its_address_with_the_requests_own_keys(message: Messages) -> None:
+    image = {"qualified": "s3://10.0.0.7:9000/store/a.sif", "mutable": True}
+    planned = planned_image(read(message(experiment__artifacts___singularity=image)))
+    assert planned is not None and planned.location is not None
+    assert planned.reference == "s3://10.0.0.7:9000/store/a.sif"
+    assert planned.location.credentials == AwsCredentials("AK", "SK")
+    assert "SK" not in repr(planned)
+
+
+def test_the_bucket_and_key_that_win_are_those_that_are_judged(message: Messages) -> None:
+    """Explicit members beat the address; so the address must not be what trust looks at."""
+    image = {"qualified": "s3://10.0.0.7:9000/store/a.sif", "bucket": "evil", "key": "b.sif"}
+    request = read(message(experiment__artifacts___singularity=image))
+    rules = ImageRules(trusted=(parse_prefix("s3://10.0.0.7:9000/store/"),))
+    with pytest.raises(ImageRefused, match="evil"):
+        planned_image(request, rules)
+
+
+def test_a_request_without_an_image_gets_the_sites(message: Messages) -> None:
+    rules = ImageRules(default="/apps/base.sif", trusted=())
+    planned = planned_image(read(message()), rules)
+    assert planned is not None
+    assert planned.reference == "/apps/base.sif"
+    assert planned_image(read(message())) is None
