@@ -56,10 +56,7 @@ def prepare_inside(
     Raises EnvironmentFailed, ContainerEnded, NodeFolderError and OSError.
     """
     workspace = container.workspace
-    if (
-        experiment.filename is None
-        or (experiment.pythonenv or setup.container.pythonenv) == "image"
-    ):
+    if not experiment.installs(setup.container.pythonenv):
         return PythonHome(CONTAINER_PYTHON)
     own_client = studioml_of(workspace.cwd)
     if not (experiment.python_packages or experiment.pip or own_client):
@@ -94,9 +91,15 @@ def prepare_inside(
         write_variables(variables, inside_variables(tools)[0])
         prefix = tuple(container.line(variables, binds, workspace.runner))
         try:
-            log = workspace.runner / LOG_NAME
-            runtime = container.runtimes_environment
-            return build(target, interpreter, phases, runtime, log, Inside(prefix, uv))
+            return build(
+                target,
+                interpreter,
+                phases,
+                container.runtimes_environment,
+                workspace.runner / LOG_NAME,
+                Inside(prefix, uv),
+                experiment.wheels,
+            )
         finally:
             variables.unlink(missing_ok=True)
 

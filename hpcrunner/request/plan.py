@@ -115,6 +115,14 @@ class PlannedExperiment:
     wheels: str = ""
     pythonenv: str = ""
 
+    def installs(self, usual: str) -> bool:
+        """Whether its packages are installed: in a container if it or the site says so.
+
+        ``usual`` is the site's ``container.pythonenv``.
+        """
+        wish = "install" if self.image is None else self.pythonenv or usual
+        return wish == "install" and self.filename is not None
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerSetup:

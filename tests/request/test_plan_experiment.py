@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from hpcrunner.request.errors import RequestError
+from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.model import Request
 from hpcrunner.request.parse import parse_message
+from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.plan_experiment import plan_experiment
 
 Messages = Callable[..., bytes]
@@ -48,6 +51,23 @@ def test_a_container_image_is_no_artifact_of_the_plan(message: Messages) -> None
     request = read(message(experiment__artifacts___singularity=image))
     planned = plan_experiment(request, id="x", attempt=1)
     assert [a.tag for a in planned.artifacts] == ["workspace", "output"]
+
+
+def test_packages_go_into_a_container_only_if_the_site_or_the_request_says_so(
+    message: Messages,
+) -> None:
+    def planned(**runner: str) -> PlannedExperiment:
+        return plan_experiment(read(message(config__runner=runner)), id="x", attempt=1)
+
+    inside = PlannedImage("/a.sif")
+    assert planned().installs("image")
+    assert not replace(planned(), image=inside).installs("image")
+    assert replace(planned(), image=inside).installs("install")
+    assert replace(planned(pythonenv="install"), image=inside).installs("image")
+    assert not replace(planned(pythonenv="image"), image=inside).installs("install")
+    assert not replace(planned(), image=inside, filename=None).installs("install")
+    with pytest.raises(RequestError, match=r"config\.runner\.pythonenv.*neither image nor install"):
+        planned(pythonenv="conda")
 
 
 def test_an_artifact_without_an_address_is_left_out(message: Messages) -> None:

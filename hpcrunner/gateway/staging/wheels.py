@@ -68,7 +68,8 @@ class Wheels:
         attempt = (experiment.id, experiment.attempt)
         if attempt in self._fetches:
             return
-        needs = bool(planned.python_packages or planned.pip)
+        listed = bool(planned.python_packages or planned.pip)
+        needs = listed and planned.installs(self._site.container.pythonenv)
         standing: Standing = Waiting("waits for its Python packages") if needs else READY
         fetch = self._fetches[attempt] = _Fetch(attempt, planned, standing)
         if needs:
