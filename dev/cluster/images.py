@@ -13,10 +13,13 @@ from .process import SYSTEM_PATH, run
 
 PYTHON = Path("/usr/bin/python3")
 # Raise when the images' content changes.
-EDITION = "1"
+EDITION = "2"
 # The image's own answer to ``run``, and the mark by which tests know that they are inside.
 RUNSCRIPT = '#!/bin/sh\necho "runscript of the image:" "$@"\n'
 SKIPPED = ("__pycache__", "test", "tests", "idlelib", "tkinter", "EXTERNALLY-MANAGED", "config-*")
+
+# What every image with the GNU C library has, for programs that are bound into it.
+USUAL = ("libgcc_s", "librt", "libdl", "libpthread", "libutil", "libresolv", "libnss_dns")
 
 
 def busybox(layout: Layout) -> Path:
@@ -84,7 +87,8 @@ def _python(root: Path) -> None:
         if Path(folder).is_dir():
             shutil.copytree(folder, root / folder[1:], symlinks=False)
     modules = sorted((stdlib / "lib-dynload").glob("*.so"))
-    for library in _libraries([binary, *modules]):
+    usual = [path for name in USUAL for path in Path("/lib").glob(f"*-linux-gnu*/{name}.so.*")]
+    for library in [*usual, *_libraries([binary, *modules])]:
         target = root / library.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, target)
