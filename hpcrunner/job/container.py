@@ -23,12 +23,12 @@ from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import NodeFolderError
 from hpcrunner.request.plan import ContainerSetup, NodeSetup, PlannedExperiment
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.scheduler_words import PREFIXES, words_of
 
-# Of the job's variables, the scheduler's own and the devices.
+# Of the job's variables, besides the scheduler's.
 _PASSED = re.compile(
-    r"(SLURM|SLURMD|PMI|PMIX|SGE|STUDIOML)_.*|(JOB|TASK)_ID|SGE_TASK_ID|NSLOTS"
-    r"|(CUDA|NVIDIA|ROCR|HIP|ZE)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK"
-    r"|CUDA_DEVICE_ORDER|(OMP|MKL|OPENBLAS|GOTO)_NUM_THREADS"
+    r"(PMI|PMIX|STUDIOML)_.*|(CUDA|NVIDIA|ROCR|HIP|ZE)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL"
+    r"|ZE_AFFINITY_MASK|CUDA_DEVICE_ORDER|(OMP|MKL|OPENBLAS|GOTO)_NUM_THREADS"
 )
 # The runtime would take these for orders to itself.
 _RUNTIMES_OWN = re.compile(r"(APPTAINER|SINGULARITY).*")
@@ -82,11 +82,11 @@ class Container:
     @property
     def passed(self) -> dict[str, str]:
         """What of the job's environment is seen inside."""
-        names = set(self.setup.environment)
+        names = words_of(self.environ).variables | set(self.setup.environment)
         return {
             name: value
             for name, value in self.environ.items()
-            if _PASSED.fullmatch(name) or name in names
+            if name in names or name.startswith(PREFIXES) or _PASSED.fullmatch(name)
         }
 
     @property

@@ -51,6 +51,13 @@ class SchedulerWords:
     tells_all: bool = False
     reserved: frozenset[int] = frozenset()
 
+    @property
+    def variables(self) -> frozenset[str]:
+        """All that is named here."""
+        named = (self.job, self.array, self.task, self.restarts, self.start, self.end)
+        lists = (*self.cpus, *self.gpus, self.gpu_count, *self.device_lists)
+        return frozenset((*named, *lists, *(word for _, word in self.facts))) - {""}
+
     def job_id(self, environ: Mapping[str, str]) -> str:
         """The job's id in the words its submitter knows; empty where no scheduler names one."""
         array, task = environ.get(self.array), environ.get(self.task)
