@@ -27,12 +27,14 @@ from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.spool import Spool
+from hpcrunner.gateway.unprepared import write_results
 from hpcrunner.notices import Notices
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import Request
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.resolve import resolve_record
+from hpcrunner.request.results import RESULTS
 from hpcrunner.sites.node_setup import store_rules
 from hpcrunner.sites.site import Site
 from hpcrunner.storage import database
@@ -201,8 +203,16 @@ class ClientRecords:
     def _told(self, task: _Task) -> _Answer:
         e = task.experiment
         request = task.request or parse_message(task.body)
-        location = resolve_record(request, self._rules) if isinstance(request, Request) else None
-        if location is None or not isinstance(request, Request):
+        if not isinstance(request, Request):
+            return _Answer(e.id)
+        try:
+            write_results(e, request, self._rules)
+        except StoreUnreachable as error:
+            return _Answer(e.id, error.line(), passing=True, server=f"the store of {RESULTS}")
+        except (HpcrunnerError, OSError) as error:
+            log.warning("%s: %s was not written: %s", e.id, RESULTS, error)
+        location = resolve_record(request, self._rules)
+        if location is None:
             return _Answer(e.id)
         if e.batch and job_side_told(self._events_of(e), e.reason, location.scheme):
             return _Answer(e.id)

@@ -13,6 +13,7 @@ Layout::
     local/                 the local scheduler's own state
     store/                 file storage of ``hpcrunner submit`` where the site names no other
     metadata-store         how far the metadata store has come: see metadata_store.py
+    staging/               what is carried for nodes without a network: see staging/layout.py
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from hpcrunner.job.events import Events, size
 from hpcrunner.job.parallel import in_parallel
-from hpcrunner.job.results import RESULTS
 from hpcrunner.job.save import Upload
 from hpcrunner.job.stopwatch import STATUS
 from hpcrunner.job.workspace import Workspace
@@ -24,6 +23,7 @@ from hpcrunner.request.location import promised
 from hpcrunner.request.plan import NodeSetup, PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
 from hpcrunner.request.requirements import pinned_version
+from hpcrunner.request.results import RESULTS
 from hpcrunner.storage.contract import ArtifactNotFound, DiskBudgetExceeded
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ follows; see docs/payloads.md.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +15,7 @@ from hpcrunner.job.save import Saver, Until, Upload
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
-
-RESULTS = "_results"
-RESULTS_FILE = "_results.json"
-_NOT_LISTED = frozenset({"_metadata", RESULTS})
+from hpcrunner.request.results import RESULTS, RESULTS_FILE, results_document
 
 
 def save_results(
@@ -51,14 +47,8 @@ def write_results(folder: Path, key: str, host: str, error: str, saved: Iterable
 
     Raises OSError.
     """
-    labels = sorted(set(saved) - _NOT_LISTED)
-    document = {
-        "exit_msg": error or "ok",
-        "experiment_id": key,
-        "host": host,
-        "artifacts": {label: {"name": label} for label in labels},
-    }
+    document = results_document(key, host, error, saved)
     folder.mkdir(mode=0o700, exist_ok=True)
     # What the payload may have left there is not for the client, and may be a link.
     (folder / RESULTS_FILE).unlink(missing_ok=True)
-    (folder / RESULTS_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (folder / RESULTS_FILE).write_text(document, encoding="utf-8")

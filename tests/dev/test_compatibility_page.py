@@ -27,7 +27,7 @@ def test_every_row_has_a_feature_a_state_and_a_remark_where_it_is_not_done() -> 
 
 
 @pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"\b(?:tests|docs|dev|hpcrunner)/[\w/.]+\w", PAGE)))
+    "path", sorted(set(re.findall(r"\b(?:tests|docs|dev|hpcrunner)/[\w/.-]+\w", PAGE)))
 )
 def test_a_file_that_it_names_is_there(path: str) -> None:
     assert (REPOSITORY / path).exists()

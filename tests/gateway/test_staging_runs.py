@@ -256,6 +256,24 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
         until(lambda name=name: site.record(name)["status"] == "finished", login.log)
 
 
+def test_what_cannot_be_prepared_ends_as_on_a_node_and_its_client_hears_it(
+    login: Any, s3: S3Server, tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    site = Site(login, s3)
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(source_archive(tmp_path / "index"))}
+    site.publish("none", pip=("no-such-package==1.0",), environment=pip)
+    login.gateway()
+    until(lambda: site.ended("none"), login.log)
+    row = site.row("none")
+    assert row is not None and row.reason is Reason.ENVIRONMENT_FAILED
+    assert "no-such-package" in row.text and row.job_id == ""
+    until(lambda: site.record("none")["status"] == "finished", login.log)
+    assert site.record("none")["hpcrunner"]["reason"] == "ENVIRONMENT_FAILED"
+    results = json.loads(site.members("none", "_results")["_results.json"])
+    assert (results["exit_msg"], results["artifacts"]) == (row.text, {})
+    assert not list((login.spool / "batches").iterdir())
+
+
 def test_a_job_that_fetches_for_itself_on_such_a_node_cannot(
     online_but_cut: Site, until: Callable[..., Any]
 ) -> None:
