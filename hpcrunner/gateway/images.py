@@ -63,7 +63,8 @@ class Images:
     """The preparation of images. What lies where the nodes see it is left to them.
 
     ``promised`` names the images of jobs that were submitted and may not have begun: they are
-    kept in the cache by a mark every hour, since their jobs could not pull them again.
+    kept in the cache by a mark every hour, since their jobs could not pull them again. So are
+    those that are ready, for experiments that wait for other reasons.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class Images:
             self._pulls.pop(image).stopped.set()
         if self._clock() >= self._mark_at:
             self._mark_at = self._clock() + MARK_EVERY
-            self._workers.give(partial(self._keep, self._promised()))
+            ready = [pull.path for pull in self._pulls.values() if pull.standing is READY]
+            self._workers.give(partial(self._keep, self._promised(), ready))
 
     def close(self) -> None:
         """See Preparation."""
@@ -156,8 +158,8 @@ class Images:
                 Reason.JOB_SIDE_FAULT, f"image {pull.image.reference} could not be pulled: {what}"
             )
 
-    def _keep(self, promised: Promised) -> None:
-        for path in {image.path for image in promised() if image.path}:
+    def _keep(self, promised: Promised, ready: Iterable[str]) -> None:
+        for path in {*ready, *(image.path for image in promised() if image.path)}:
             with suppress(OSError):
                 if Path(path).exists():
                     touch_mark(Path(path).with_suffix(MARK))

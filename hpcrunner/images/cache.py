@@ -134,6 +134,9 @@ class ImageCache:
         if entry is None:
             return None, True
         image = self.folder / entry.image
+        # What went is not marked: a mark is held for as long as its process lives.
+        if not image.exists():
+            return None, True
         with suppress(OSError):  # a full disk has no room for a mark
             self._mark(image.with_suffix(MARK))  # before it is looked for: see bounds.py
         if not image.exists():
@@ -194,7 +197,10 @@ class ImageCache:
         with file.open("rb") as written:
             os.fsync(written.fileno())
         crashpoint("images.pulled")
-        file.rename(image)
+        if image.exists() and image.stat().st_size == size:
+            file.unlink()  # jobs on other nodes may have it open, and would lose it on NFS
+        else:
+            file.rename(image)
         sync_folder(self.folder)
         return image, size
 

@@ -13,7 +13,7 @@ from hpcrunner.images.cache import ImageCache, Mark, images_folder, key_of
 from hpcrunner.images.errors import ImageUnusable, PullFailed
 from hpcrunner.images.look import Found, look_at, sha256_of
 from hpcrunner.images.pull import Pause, Tell, pull
-from hpcrunner.images.store import fetch, no_image, version_of
+from hpcrunner.images.store import fetch, no_image, query_of, version_of
 from hpcrunner.images.verify import verify
 from hpcrunner.request.image import ImageSetup, PlannedImage, changes
 from hpcrunner.request.plan import NodeSetup
@@ -59,8 +59,10 @@ def ready_image(
     cache = ImageCache(images_folder(node, environ), setup.size, mark=mark, tell=tell, pause=pause)
     version = version_of(image.location) if image.location is not None else ""
     login = _hashed(f"{image.user}\0{image.password}") if image.user or image.password else ""
+    # The normal form has no query, by which a web server may tell its images apart.
+    query = query_of(image.location) if image.location is not None else ""
     keys = _keys_version(setup)
-    key = key_of(image.reference, version, image.digest, login, keys)
+    key = key_of(image.reference, version, image.digest, login, keys, *([query] if query else []))
     make = partial(_make, image, setup, environ=environ, tell=tell, pause=pause)
     refresh = setup.refresh if not version and changes(image.reference) else None
     return str(cache.get(key, image.reference, make, refresh=refresh, anew=anew))

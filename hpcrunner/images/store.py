@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from shutil import disk_usage
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from hpcrunner.images.errors import ImageUnusable, no_room
 from hpcrunner.images.look import Found, look_at
@@ -13,6 +15,10 @@ from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
 from hpcrunner.storage.stores import looker_for, store_for
 
 _MOST_OF_THE_DISK = 0.9  # of what is free
+# What signs a request to a store: another one each time, for the same object.
+_SIGNATURE = re.compile(
+    r"X-(Amz|Goog)-.*|AWSAccessKeyId|GoogleAccessId|Signature|Expires|Policy|Key-Pair-Id", re.I
+)
 
 
 def version_of(location: Location) -> str:
@@ -26,6 +32,14 @@ def version_of(location: Location) -> str:
         return looker.look(location).etag
     with store_for(location).open(location) as found:
         return found.etag
+
+
+def query_of(location: Location) -> str:
+    """What of a web address's query may tell one object from another."""
+    if location.scheme != "http":
+        return ""
+    pairs = parse_qsl(urlsplit(location.endpoint).query, keep_blank_values=True)
+    return urlencode([pair for pair in pairs if not _SIGNATURE.fullmatch(pair[0])])
 
 
 def fetch(image: PlannedImage, scratch: Path) -> Path:

@@ -167,3 +167,19 @@ def test_images_of_jobs_that_wait_with_the_scheduler_are_kept(
         time.sleep(0.01)
     assert mark.stat().st_mtime > 0
     assert not Path("/none/x.used").exists()
+
+
+def test_an_image_that_is_ready_is_kept_for_those_who_wait_for_other_reasons(
+    images: Images, stored: Callable[..., PlannedImage]
+) -> None:
+    images.want(experiment(1), planned(stored()))
+    settled(images, experiment(1))
+    ready = images.apply(experiment(1), planned(stored())).image
+    assert ready is not None
+    mark = Path(ready.path).with_suffix(".used")
+    os.utime(mark, (0, 0))
+    images.step([(experiment(1).id, 1)])
+    until = time.monotonic() + 60
+    while mark.stat().st_mtime == 0 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert mark.stat().st_mtime > 0

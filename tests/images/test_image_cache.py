@@ -14,8 +14,10 @@ import pytest
 
 from hpcrunner.images import bounds
 from hpcrunner.images.bounds import KEPT, make_room
+from hpcrunner.images.cache import ImageCache
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.location import Location
+from hpcrunner.sharedlock import try_lock
 from hpcrunner.storage.contract import StorageError
 
 Cache = Any  # of this folder's conftest
@@ -159,3 +161,39 @@ def test_damaged_notes_are_as_good_as_none(cache: Cache, put: Put) -> None:
     for damage in ("", "[]", '{"reference": "x", "image": "../../etc/passwd", "pulled": 1}'):
         note.write_text(damage)
         assert put("a", 0) == image
+
+
+def test_the_same_image_pulled_anew_is_not_put_in_place_of_what_jobs_have_open(
+    cache: Cache, image_file: Make
+) -> None:
+    file = image_file()
+    image = PlannedImage("s3://store.example/b/a.sif", Location("file", str(file)))
+    before = cache.get(image).stat()
+    after = cache.get(image, anew=True).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert len(cache.files()) == 1
+
+
+class _Enough(Exception):
+    pass
+
+
+def test_who_waits_for_an_image_that_went_holds_no_mark_of_it(cache: Cache, put: Put) -> None:
+    image = put("a", LONG_AGO)
+    sweep(cache, 0)
+    (note,) = cache.images.glob("*.json")
+    marks: list[Path] = []
+    looks: list[float] = []
+
+    def pause(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 5:
+            raise _Enough
+
+    images = ImageCache(cache.images, 1 << 30, mark=marks.append, tell=lambda *_: None, pause=pause)
+    with try_lock(note.with_suffix(".lock")) as taken:
+        assert taken
+        with pytest.raises(_Enough):
+            images.get(note.stem, "s3://store.example/b/a.sif", lambda scratch: scratch)
+    assert marks == []
+    assert not image.with_suffix(".used").exists()

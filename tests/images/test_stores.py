@@ -48,6 +48,25 @@ class Web(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Asked(http.server.BaseHTTPRequestHandler):
+    """What it gives depends on the query; it has no ETags."""
+
+    image: Path
+
+    def do_GET(self) -> None:
+        body = self.image.read_bytes() + self.path.partition("&X-Amz")[0].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     """An address, and the paths that were asked for."""
@@ -148,3 +167,20 @@ def test_an_image_of_singularity_2_is_one_too(cache: Cache, tmp_path: Path) -> N
     ):
         (tmp_path / name).write_bytes(content)
         assert cache.get(str(tmp_path / name)) == tmp_path / name
+
+
+def test_nobody_gets_the_image_of_another_query(cache: Cache, image_file: Make) -> None:
+    handler = type("Handler", (Asked,), {"image": image_file()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/get"
+    try:
+        paths = [
+            cache.get(f"{address}?{query}")
+            for query in ("id=mine", "id=theirs", "id=mine&X-Amz-Signature=1")
+        ]
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [path.read_bytes()[-7:] for path in paths] == [b"id=mine", b"=theirs", b"id=mine"]
+    assert cache.events().count("pulled") == 2  # a signature makes no other object of it
