@@ -309,7 +309,7 @@ def test_what_is_not_on_the_dead_list_is_neither_retried_nor_dropped(person: Per
 
 def test_a_container_runs_on_a_workstation(person: Person, containers: Any) -> None:
     (person.folder / "site.yaml").write_text(
-        "scheduler: local\n"
+        "scheduler: local\npolling: {floor: 0.2, ceiling: 1}\n"
         f"container: {{runtime: apptainer, program: {containers.program}, userns: true}}\n"
     )
     (person.folder / "image.sif").symlink_to(containers.python)
