@@ -43,6 +43,7 @@ _UNBINDABLE = re.compile(r'[:,"\\\x00-\x1f\x7f]')
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _HOST_PATH = "%PATH%"
 
+_REMARK = re.compile(r"(INFO|WARNING|ERROR)\s*:")
 _FATAL = re.compile(r"FATAL:\s+(.*)")
 _USAGE = re.compile(r"Run '(?:apptainer|singularity) --help'")
 _NO_PROGRAM = re.compile(r'"([^"]*)": executable file not found|exec .* failed: .* no such file')
@@ -272,9 +273,9 @@ def as_signal(code: int) -> int:
 def failure_of(code: int, last: Sequence[str]) -> Ending | None:
     """The ending where the runtime itself failed, and never came to the payload; else None.
 
-    By its last line, since 255 may be the payload's own exit code too.
+    By its last word, since 255 may be the payload's own exit code too.
     """
-    line = last[-1].strip() if last else ""
+    line = next((text.strip() for text in reversed(last) if not _REMARK.match(text)), "")
     fatal = _FATAL.fullmatch(line)
     if code == 255 and fatal:
         what = fatal[1].strip()

@@ -309,7 +309,7 @@ def test_the_images_python_is_taken_as_it_is_unless_somebody_says_otherwise(
 def test_the_runtimes_failures_are_told_from_the_payloads(
     code: int, line: str, reason: Reason | None
 ) -> None:
-    ending = failure_of(code, ["before", line])
+    ending = failure_of(code, ["before", line, "WARNING: of the runtime's clearing up"])
     assert (ending.reason if ending else None) is reason
 
 
