@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,15 +16,12 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job import artifacts, claim, limits
 from hpcrunner.job.build import last_lines
 from hpcrunner.job.clientrecord import ClientRecord, client_record, tell_client
-from hpcrunner.job.container import Container, as_signal, failure_of, open_container
+from hpcrunner.job.container import Container, open_container
 from hpcrunner.job.containerpython import prepare_inside
-from hpcrunner.job.diskwatch import DiskWatch
 from hpcrunner.job.ending import (
     Ending,
     Outlook,
     ending_by,
-    ending_of,
-    looks_killed,
     outlook_of,
     with_memory,
     with_unsaved,
@@ -40,13 +36,13 @@ from hpcrunner.job.metadatafiles import MetadataFiles, accession_of
 from hpcrunner.job.output import Tee
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import PythonHome, payload_environment, payload_words
-from hpcrunner.job.process import PayloadProcess, own_start
+from hpcrunner.job.payloadrun import PayloadRun
+from hpcrunner.job.process import own_start
 from hpcrunner.job.recordfile import make_way, read_record, write_record
 from hpcrunner.job.results import save_results
 from hpcrunner.job.save import Saver, Until, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
-from hpcrunner.job.stopwatch import STATUS, Source, StopWatch, status_artifact
-from hpcrunner.job.usage import metrics_of
+from hpcrunner.job.stopwatch import STATUS, Source, status_artifact
 from hpcrunner.job.workspace import Workspace, keep_home, make_workspace
 from hpcrunner.nodefolders import remove_tree
 from hpcrunner.request.accession import accession
@@ -62,9 +58,6 @@ from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, SavedArtifact
 from hpcrunner.request.scheduler_words import words_of
 
-LEFTOVER_GRACE = 2.0  # between SIGTERM and SIGKILL for what a payload leaves running
-HEARSAY = 1.0  # how long a payload that looks killed waits for the same signal to reach us
-PIPE_PATIENCE = 10.0
 T = TypeVar("T")
 
 
@@ -149,12 +142,17 @@ class _Attempt:
     upload: Upload | None = None
     saver: Saver | None = None
     tee: Tee | None = None
-    payload_started_at: float | None = None
+    running: PayloadRun | None = None
     results_saved: tuple[SavedArtifact, ...] = ()
 
     def __post_init__(self) -> None:
         self.experiment = self.plan.experiment(self.index)
         self.memory = MemoryWitness.of_this_job(self.environ)
+
+    @property
+    def payload_started_at(self) -> float | None:
+        """When the payload was started, in epoch seconds; None before."""
+        return self.running.started_at if self.running else None
 
     def run(self) -> Ending:
         """All steps. Raises nothing: a fault of ours is an ending too."""
@@ -293,69 +291,27 @@ class _Attempt:
     def _run_payload(
         self, workspace: Workspace, words: Sequence[str], environment: Mapping[str, str]
     ) -> Ending:
-        """Start the payload and wait for its end, or bring it about."""
-        stopper, saver = self.stopper, self.saver
-        if saver is not None:
-            saver.start()
+        """Run the payload, saving meanwhile."""
+        if self.saver is not None:
+            self.saver.start()
         metadata = self.metadata
         # From here on the last run's output is changed.
-        self.tee = tee = Tee(workspace.output, metadata.scraper.feed if metadata else None)
-        metrics = metrics_of(self.experiment, workspace, self.environ)
-        process = PayloadProcess(
-            words,
-            environment,
-            workspace.cwd,
-            contained=self.container is not None,
-            spared=words_of(self.environ).spared,
+        self.tee = Tee(workspace.output, metadata.scraper.feed if metadata else None)
+        self.running = PayloadRun(
+            self.experiment,
+            self.plan.setup,
+            workspace,
+            self.environ,
+            self.stopper,
+            self.events,
+            self.tee,
+            metadata=metadata,
+            container=self.container,
         )
-        watch = StopWatch([*self._sources(workspace), *self._disk_watch(workspace)], stopper.ask)
-        crashpoint("job.payload_started")
-        try:
-            self.payload_started_at = time.time()
-            if metadata is not None:
-                metadata.started()
-            tee.start(process.pipe)
-            if metrics is not None:
-                metrics.start()
-            self.events.tell(
-                "running",
-                f"payload started as process {process.pid}",
-                pid=process.pid,
-                host=os.uname().nodename,
-            )
-            if self.experiment.max_duration is not None:
-                stopper.add(
-                    limits.run_deadline(self.experiment.max_duration, self.payload_started_at)
-                )
-            while (code := process.poll()) is None and stopper.asked is None:
-                stopper.wait()
-            if code is not None and looks_killed(code):
-                self._listen(HEARSAY)
-            # A payload that obeys a signal to the whole job may end well; that is no success.
-            stop = stopper.asked
-            if stop is not None:
-                self.events.note("stopping", reason=stop.reason.value, text=stop.text)
-        finally:
-            watch.close()
-            if metrics is not None:
-                metrics.close()
-            clean = self._end_tree(process)
-            tee.finish(PIPE_PATIENCE)
-            if metadata is not None:
-                metadata.stopped()
-        crashpoint("job.payload_ended")
-        if not clean:
-            say("some processes of the payload outlive SIGKILL; they are left to the scheduler")
-        code = process.poll()
-        if code is None:  # stuck in the kernel: as good as killed
-            code = -signal.SIGKILL
-        if self.container is not None:
-            self.container.close()
-            code = as_signal(code)
-            failed = failure_of(code, tee.tail.last()) if stop is None else None
-            if failed is not None:
-                return failed
-        return with_memory(ending_of(code, stop), self.memory.says())
+        return with_memory(
+            self.running.until_end(words, environment, self._sources(workspace)),
+            self.memory.says(),
+        )
 
     def _metadata_files(self, workspace: Workspace) -> MetadataFiles:
         """Begin the metadata of this attempt, under a name of its own."""
@@ -377,30 +333,6 @@ class _Attempt:
             if artifact.tag == STATUS
         ]
         return sources
-
-    def _disk_watch(self, workspace: Workspace) -> list[Source]:
-        budget = self.experiment.disk_budget if self.plan.setup.disk_watched else 0
-        return [DiskWatch(workspace.home, budget)] if budget else []
-
-    def _end_tree(self, process: PayloadProcess) -> bool:
-        """End the payload, or what one that ended by itself has left running."""
-        setup, began = self.plan.setup, time.time()
-        first = signal.Signals[f"SIG{setup.payload_signal}"]
-        if process.poll() is not None:
-            setup, first = replace(setup, payload_grace=LEFTOVER_GRACE), signal.SIGTERM
-
-        def until() -> float:
-            at = limits.payload_until(setup, began, self.stopper.told_at, self.stopper.kill)
-            return time.monotonic() + at - time.time()
-
-        # Slurm sends its SIGTERM to all processes of a job.
-        told = self.stopper.terminated and words_of(self.environ).tells_all
-        return process.end(until, first, told)
-
-    def _listen(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while self.stopper.asked is None and (left := until - time.monotonic()) > 0:
-            self.stopper.wait(left)
 
     def _close(self, ending: Ending) -> Ending:
         """Save what there is to save."""
