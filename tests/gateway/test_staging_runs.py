@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +155,11 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 """
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        pass
+
+
 def source_archive(folder: Path) -> Path:
     """An index of one package, as a source archive, where only the login node gets at it."""
     source = folder / "alpha-1.5"
@@ -230,9 +238,16 @@ def test_with_the_nodes_network_cut_the_results_are_the_same_byte_for_byte(
 def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
     login: Any, s3: S3Server, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
-    """Each gateway dies at another point, with the work of those before it still to be done."""
+    """Each gateway dies at another point, with the work of those before it still to be done.
+
+    The first experiment wants a package from a web server that only the login node reaches.
+    """
     site = Site(login, s3)
-    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(source_archive(tmp_path / "index"))}
+    index = source_archive(tmp_path / "index")
+    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(index)))
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    source = f"alpha @ http://127.0.0.1:{web.server_port}/alpha-1.5.tar.gz"
+    pip = {"PIP_NO_INDEX": "1"}
     points = [point for point in PREPARING_POINTS if point.startswith("staging.")]
     crashes = tmp_path / "crashes"
     crashes.mkdir()
@@ -240,7 +255,7 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
     for number, point in enumerate(points):
         names.append(f"e{number}")
         if number == 0:
-            site.publish("e0", "imports", pip=("alpha==1.5",), environment=pip)
+            site.publish("e0", "imports", pip=(source,), environment=pip)
         else:
             site.publish(names[-1])
         process = login.gateway(env={VARIABLE: f"{point}:1:{crashes}"}, ready="")
@@ -251,6 +266,7 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
     assert login.runs("ended") == dict.fromkeys(names, 1), login.log()
     for name in names:
         assert site.state(name) == "SUCCEEDED", login.log()
+        assert b"alpha 1.5" in site.members("e0", "output")["./output"]
         assert site.members(name, "modeldir") == {"weights": b"two" * 1000}
         assert site.members(name, "retval") == {"./retval": b"42"}
         until(lambda name=name: site.record(name)["status"] == "finished", login.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,5 +72,8 @@ def open_staging(journal: Reader, spool: Spool, site: Site, tell: Tell = nobody)
 
 
 def staging_folder(spool: Spool, site: Site) -> Path:
-    """Where the gateway carries things through."""
-    return Path(site.staging_dir) if site.staging_dir else spool.root / FOLDER
+    """Where the gateway carries things through: a folder of this spool's own."""
+    if not site.staging_dir:
+        return spool.root / FOLDER
+    own = hashlib.sha256(str(spool.root).encode()).hexdigest()[:12]
+    return Path(site.staging_dir) / f"hpcrunner-{own}"

@@ -196,8 +196,8 @@ class Sender:
             for name in os.listdir(folder):
                 if ".".join(name.split(".", 2)[:2]) in gone:
                     _remove(folder / name)
-        for path in [p for p in self._documents if p.parent.name in gone]:
-            del self._documents[path]
+        for path in [p for p in list(self._documents) if p.parent.name in gone]:
+            self._documents.pop(path, None)
         for name in gone:
             (self._layout.attempts / name).unlink(missing_ok=True)
         sync_folder(self._layout.attempts)

@@ -40,6 +40,8 @@ LOOK_EVERY = 2.0  # seconds between two listings, or longer where one takes long
 COMPARE_EVERY = 15.0  # seconds between two looks at a client's record
 CLEAN_EVERY, CLEAN_SOON = 20.0, 2.0
 SWEEP_EVERY = 3600.0
+UNKNOWN_KEPT = 7 * 86400.0
+NEW_PLANS = 50  # requests that are read in one round
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
 SAVE_PAUSE = 30.0  # after a save that failed while its job goes on
 GIVE_UP_AFTER = 86400.0
@@ -218,8 +220,12 @@ class Uploads:
             for e in self._journal.in_state(*SUBMITTED)
             if (e.id, e.attempt) in self._present and (e.id, e.attempt) not in self._endings
         ]
+        unread = [a for e in live if (a := (e.id, e.attempt)) not in self._plans]
+        later = set(unread[NEW_PLANS:])
         for e in live:
             attempt = (e.id, e.attempt)
+            if attempt in later:
+                continue
             tags = self._changed.get(attempt)
             if tags and attempt not in self._busy and self._later.get(attempt, 0.0) <= now:
                 planned = self._planned(e)
@@ -331,7 +337,12 @@ class Uploads:
 
     def _over(self, attempt: Attempt) -> bool:
         e = self._journal.of_id(attempt[0])
-        if e is None or e.attempt != attempt[1]:
+        if e is None:  # forgotten; or the journal was restored from a backup, and its job runs
+            with suppress(OSError):
+                status = self._layout.marker(attempt).stat()
+                return status.st_mtime < time.time() - UNKNOWN_KEPT
+            return True
+        if e.attempt != attempt[1]:
             return True
         return e.state.final and e.reason is not Reason.UPLOAD_FAILED
 
