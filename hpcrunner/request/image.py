@@ -209,8 +209,6 @@ def registry_host(text: str) -> tuple[str, bool]:
     ``localhost``.
     """
     host = text.lower()
-    if host in _HUB_NAMES:
-        return DOCKER_HUB, True
     is_host = bool(re.search(r"[.:]", host)) or host == "localhost"
     if not is_host or not _HOST.fullmatch(host) or ".." in host:
         return host, False

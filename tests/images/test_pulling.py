@@ -127,7 +127,9 @@ def test_a_registrys_password_goes_by_the_environment_and_only_there(
         locked.push_sif("team/secret:1", busybox)
         reference = f"oras://{locked.host}/team/secret:1"
         with pytest.raises(StorageError) as denied:
-            cache.get(reference, environ={"APPTAINER_DOCKER_PASSWORD": secret})
+            # Whoever's these are, they are not for any registry that a request may name.
+            mine = {"APPTAINER_DOCKER_USERNAME": "alice", "APPTAINER_DOCKER_PASSWORD": secret}
+            cache.get(reference, environ=mine)
         assert denied.value.reason is Reason.ARTIFACT_DENIED
         image = cache.get(PlannedImage(reference, user="alice", password=secret))
         assert image.read_bytes() == busybox
