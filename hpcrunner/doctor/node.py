@@ -24,7 +24,7 @@ def judge_probe(seen: Seen, site: Site, login_skew: float, differs: Sequence[str
     report = seen.report
     if report is None:
         return found
-    where = f"node {seen.node or report.host}"
+    where = f"node {seen.node}"
     found += judge_versions(report, where)
     found.append(judge_leak(report, where))
     found += (judge_folder(folder, where) for folder in report.folders)
@@ -56,7 +56,7 @@ def judge_run(seen: Seen, differs: Sequence[str] = ()) -> Finding:
         )
     if seen.report is None:
         return fault("probe", seen.trouble, where, "mend what is named above first, then this")
-    told = f"on {seen.node or seen.report.host}, reported after {seen.seconds:.1f} s"
+    told = f"on {seen.node}, reported after {seen.seconds:.1f} s"
     return ok("probe", "; ".join([told, *differs]), where)
 
 

@@ -115,13 +115,11 @@ def run_probes(
     """
     running: dict[str, _Running] = {}
     done: dict[str, Seen] = {}
-    jobs: dict[str, Job] = {}
     began = edge.clock()
     try:
         for probe in probes:
             try:
                 running[probe.name] = _submit(probe, site, scheduler, folder, edge)
-                jobs[probe.name] = running[probe.name].job
             except HpcrunnerError as error:
                 done[probe.name] = Seen(probe, trouble=error.line())
         while running:
@@ -138,19 +136,7 @@ def run_probes(
                 edge.pause(_TICK)
     finally:
         _cancel(list(running.values()), scheduler)
-    return _with_nodes([done[probe.name] for probe in probes], jobs, scheduler, began)
-
-
-def _with_nodes(
-    seen: Sequence[Seen], jobs: dict[str, Job], scheduler: Scheduler, since: float
-) -> list[Seen]:
-    """With the scheduler's names of the nodes, which may be others than the hosts' own."""
-    wanted = [jobs[one.probe.name] for one in seen if one.report is not None]
-    told = scheduler.look_up(wanted, since) if wanted else {}
-    return [
-        replace(one, node=told[jobs[one.probe.name]].node or one.node) if one.report else one
-        for one in seen
-    ]
+    return [done[probe.name] for probe in probes]
 
 
 class _Running:
@@ -174,6 +160,7 @@ class _Running:
         if report is not None:
             if isinstance(report, str):
                 return self._failed(report, now)
+            node = report.node or node or report.host
             return Seen(self.probe, self.job.id, node, report, "", False, seconds, now)
         state = sighting.state if sighting else None
         if state is JobState.ENDED:

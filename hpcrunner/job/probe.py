@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import signal
 import socket
 import subprocess
@@ -34,9 +35,11 @@ from hpcrunner.request.probe import (
     StoreSeen,
     order_from_json,
 )
+from hpcrunner.request.scheduler_words import words_of
 from hpcrunner.sync import sync_folder
 
 _LONGEST_LINE = 300
+_FOLDER = re.compile(r"@[A-Z_]+@")
 
 
 def is_probe(folder: Path) -> bool:
@@ -62,6 +65,7 @@ def _report(order: ProbeOrder, folder: Path, environ: Mapping[str, str]) -> Prob
     allocation = allocation_of(environ, order.cpus, order.gpus)
     return ProbeReport(
         host=socket.gethostname(),
+        node=words_of(environ).said(environ).get("node", ""),
         job_id=this_process(environ).job_id,
         python=platform.python_version(),
         executable=sys.executable,
@@ -118,10 +122,15 @@ def _commands(order: ProbeOrder, folder: Path) -> tuple[CommandSeen, ...]:
 
 def _words(argv: Sequence[str], own: Path) -> list[str]:
     """The words of a container's exec line, filled in as an experiment's are."""
-    values = dict.fromkeys(("@ROOT@", "@WORKSPACE@", "@TMP@"), own)
-    values["@ENVIRONMENT@"] = own / "environment"
-    words = [str(values.get(word, os.path.expandvars(word))) for word in argv]
+    words = [os.path.expandvars(_own_word(word, own)) for word in argv]
     return [word for word in words if word != "@BINDS@"]
+
+
+def _own_word(word: str, own: Path) -> str:
+    """All folders that an experiment has are one here."""
+    if word == "@ENVIRONMENT@":
+        return str(own / "environment")
+    return str(own) if _FOLDER.fullmatch(word) and word != "@BINDS@" else word
 
 
 def _command(command: ProbeCommand, own: Path) -> CommandSeen:

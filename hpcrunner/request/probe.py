@@ -87,11 +87,15 @@ class StoreSeen:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """What the job saw. ``skew`` is the node's clock less that of the spool's file system (s);
-    ``written_at`` is the node's time (epoch). ``devices`` are the GPUs that were handed out.
+    """What the job saw.
+
+    ``node`` is the scheduler's name for the host, empty where it has none. ``skew`` is the node's
+    clock less that of the spool's file system (s); ``written_at`` is the node's time (epoch).
+    ``devices`` are the GPUs that were handed out.
     """
 
     host: str
+    node: str
     job_id: str
     python: str
     executable: str

@@ -53,7 +53,8 @@ from hpcrunner.sites.spec import JobSpec
 
 ORDER = ProbeOrder("HPCRUNNER_DOCTOR_X")
 REPORT = ProbeReport(
-    host="n1",
+    host="host",
+    node="n1",
     job_id="7",
     python="3.11.2",
     executable="/venv/bin/python",
