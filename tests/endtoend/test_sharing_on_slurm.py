@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -26,12 +27,17 @@ queue_weights:
 """
 
 
+@pytest.mark.parametrize("scheduler", ["sbatch", "pyslurm"])
 def test_two_queues_get_two_accounts_and_an_owners_limit_holds(
-    cluster: Any, workdir: Path, flow_type: Any
+    cluster: Any, workdir: Path, flow_type: Any, scheduler: str
 ) -> None:
-    flow = flow_type(cluster, workdir, "sbatch")
+    python = os.environ.get("HPCRUNNER_PYSLURM_PYTHON", "")
+    if scheduler == "pyslurm" and not python:
+        pytest.skip("no pyslurm: HPCRUNNER_PYSLURM_PYTHON names no Python that has it")
+    flow = flow_type(cluster, workdir, scheduler)
     flow.write_site()
-    flow.site.write_text(flow.site.read_text() + RULES)
+    library = f"pyslurm: {{python: {python}}}\n" if scheduler == "pyslurm" else ""
+    flow.site.write_text(flow.site.read_text() + RULES + library)
     wait = f"import os, time\nwhile not os.path.exists('{flow.folder}/go'): time.sleep(0.1)"
     work = {"ram": "64m", "cpus": 1}
     flow.publish(
