@@ -17,7 +17,7 @@ IMAGE, MARK = ".sif", ".used"
 KEPT = 2 * MARK_EVERY + 600.0  # a mark may be late
 _GONE = ".gone"
 _IMAGE = re.compile(r"[0-9a-f]{64}\.sif(\.gone)?")
-_OURS = re.compile(r"[0-9a-f]{64}\.(json|failed|lock|used)(\.[0-9a-f]+\.new)?")
+_OURS = re.compile(r"[0-9a-f]{64}\.(json|failed|[0-9]+\.lock|used)(\.[0-9a-f]+\.new)?")
 _DEAD_NOTE = 7 * 86400.0
 
 

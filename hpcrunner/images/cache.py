@@ -4,11 +4,14 @@ Below the site's folder::
 
     images/                     for this user alone
         <key>.json              which file a reference is, and since when
-        <key>.lock              held by whoever pulls it (sharedlock.py)
+        <key>.<turn>.lock       held by whoever pulls it (sharedlock.py)
         <key>.failed            why the last pull failed
         <sha256>.sif            an image, named by its content; written whole, by rename
         <sha256>.used           its mark (usemark.py)
         pulling/<host>.<pid>.*  a pull's own folder, removed after it
+
+A pull that stands still (its job was suspended) is waited for in vain: after a while the others
+take another turn, with a lock of its own. Two pulls of one image waste work and spoil nothing.
 
 ``<key>`` is made of the reference, the version at its store, the login, and what is demanded of
 it (digest, keys), so that a site that begins to demand signatures begins with an empty cache. An
@@ -33,7 +36,7 @@ from hpcrunner.crashpoint import crashpoint
 from hpcrunner.images.bounds import IMAGE, MARK, make_room
 from hpcrunner.images.errors import FailedBefore, no_room
 from hpcrunner.images.look import sha256_of
-from hpcrunner.images.pull import Pause, Tell
+from hpcrunner.images.pull import QUIET, Pause, Tell, written_below
 from hpcrunner.nodefolders import expand, private_folder, remove_tree
 from hpcrunner.request.faults import Fault, fault_of_reason
 from hpcrunner.request.plan import NodeSetup
@@ -48,6 +51,8 @@ FOLDER = "images"
 _PULLING = "pulling"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 5.0  # seconds between two looks while another job pulls
+_LOOK_FOR_GROWTH = 60.0
+_PATIENCE = QUIET + 300.0  # longer than a pull that lives may stand still
 # For how long a failure speaks for those who come after it: shorter than a retry's first pause
 # where another attempt may help.
 _REMEMBERED, _REMEMBERED_IF_PASSING = 120.0, 20.0
@@ -106,13 +111,14 @@ class ImageCache:
         waited for it and who come a moment later.
         """
         came, look, waiting = self._now(), _FIRST_LOOK, False
+        growth, turn = _Growth(self.folder / _PULLING, key), 1
         while True:
             there, stale = (None, True) if anew else self._there(key, refresh)
             if there is not None and not stale:
                 return there
             if not anew:
                 self._raise_known(key, came)
-            with try_lock(self.folder / f"{key}.lock") as taken:
+            with try_lock(self.folder / f"{key}.{turn}.lock") as taken:
                 if taken:
                     there, stale = (None, True) if anew else self._there(key, refresh)
                     if there is not None and not stale:
@@ -125,6 +131,8 @@ class ImageCache:
             if not waiting:
                 waiting = True
                 self._tell("waiting", f"image {reference}: another job is pulling it")
+            if growth.stopped():
+                growth, turn = _Growth(self.folder / _PULLING, key), turn + 1
             self._pause(look)
             look = min(look * 1.5, _LONGEST_LOOK)
 
@@ -161,7 +169,7 @@ class ImageCache:
         began = time.monotonic()
         self._tell("pulling", f"image {reference}: pulling")
         try:
-            with self._scratch() as scratch:
+            with self._scratch(key) as scratch:
                 try:
                     image, size = self._keep(pull(scratch))
                 except OSError as error:
@@ -213,12 +221,12 @@ class ImageCache:
                 _write(path, _as_json(Entry(entry.reference, entry.image, entry.pulled, later)))
 
     @contextmanager
-    def _scratch(self) -> Iterator[Path]:
+    def _scratch(self, key: str) -> Iterator[Path]:
         """A folder of one pull, removed after it; those of dead pulls go with it."""
         parent = private_folder(self.folder / _PULLING)
         host = os.uname().nodename
         _clear_wrecks(parent, host, self._now())
-        scratch = parent / f"{host}.{os.getpid()}.{secrets.token_hex(4)}"
+        scratch = parent / f"{host}.{os.getpid()}.{key}-{secrets.token_hex(4)}"
         scratch.mkdir(mode=0o700)
         try:
             yield scratch
@@ -231,6 +239,26 @@ class ImageCache:
             return clock_of(self.folder)
         except OSError:
             return time.time()  # a full disk
+
+
+class _Growth:
+    """Whether the pulls of a key go on, as far as one who waits can see."""
+
+    def __init__(self, pulling: Path, key: str) -> None:
+        self._pulling = pulling
+        self._key = key
+        self._bytes = -1
+        self._grown_at = self._looked_at = time.monotonic()
+
+    def stopped(self) -> bool:
+        """Whether nothing has come for long. Cheap but for once a minute."""
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_FOR_GROWTH:
+            self._looked_at = now
+            there = sum(map(written_below, self._pulling.glob(f"*.{self._key}-*")))
+            if there != self._bytes:
+                self._bytes, self._grown_at = there, now
+        return now - self._grown_at > _PATIENCE
 
 
 def images_folder(node: NodeSetup, environ: Mapping[str, str]) -> Path:

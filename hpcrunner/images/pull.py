@@ -28,6 +28,7 @@ _TELL_EVERY = 15.0
 _COUNTING = 0.1  # of the time at most goes into counting what has come
 _ENOUGH = 1 << 20  # bytes of the program's own lines that are read
 _NOT_FOUND = re.compile(r"manifest unknown|name unknown|not found|does not exist|\b404\b", re.I)
+_NO_TOOL = re.compile(r"executable file not found|mksquashfs|user namespace|newuidmap", re.I)
 _DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|\b40[13]\b", re.I)
 _NO_ROOM = re.compile(r"no space left|disk quota exceeded|file too large|File size limit", re.I)
 _OTHER_BYTES = re.compile(r"verifying sha256 checksum|digest.* (mismatch|does not match)", re.I)
@@ -116,7 +117,7 @@ def _wait(
         look = min(look * 1.5, _LONGEST_LOOK)
         now = time.monotonic()
         if now >= tell_at:
-            before, written = written, _written(scratch)
+            before, written = written, written_below(scratch)
             grown_at = now if written != before else grown_at
             tell_at = now + max(_TELL_EVERY, (time.monotonic() - now) / _COUNTING)
             tell("pulling", f"image {reference}: {format_bytes(written)} so far")
@@ -129,7 +130,7 @@ def _wait(
     return code
 
 
-def _written(scratch: Path) -> int:
+def written_below(scratch: Path) -> int:
     """About how many bytes have come."""
     total = 0
     for folder, _, names in os.walk(scratch):
@@ -156,6 +157,8 @@ def _failure(reference: str, code: int, said: str) -> PullFailed:
         return no_room(reference)
     if _OTHER_BYTES.search(text):
         remedy = "what came is not what its digest says"
+    elif _NO_TOOL.search(text):
+        reason, remedy = Reason.CONTAINER_FAILED, "the program cannot make images here"
     elif _PASSING.search(text):
         pass
     elif _DENIED.search(text):

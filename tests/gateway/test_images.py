@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from hpcrunner.gateway.experiment import Experiment, State
-from hpcrunner.gateway.images import Images
+from hpcrunner.gateway.images import Images, open_images
+from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.preparation import READY, Failed, Standing, Waiting
+from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
 from hpcrunner.request.reasons import Reason
+from hpcrunner.sites.site import Site
 
 KEYS = AwsCredentials("access", "s3cr3t")
 SIF = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0"
@@ -183,3 +186,26 @@ def test_an_image_that_is_ready_is_kept_for_those_who_wait_for_other_reasons(
     while mark.stat().st_mtime == 0 and time.monotonic() < until:
         time.sleep(0.01)
     assert mark.stat().st_mtime > 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "here"),
+    [
+        ({"container": {"runtime": "apptainer"}}, False),
+        ({"container": {"runtime": "apptainer", "pull": "gateway"}}, True),
+        ({"container": {"runtime": "apptainer"}, "staging": "gateway"}, True),
+        ({"staging": "gateway"}, False),
+    ],
+)
+def test_a_site_says_who_pulls(keys: dict[str, object], here: bool, tmp_path: Path) -> None:
+    site = Site.model_validate({"name": "s", "scheduler": "local", "spool": str(tmp_path), **keys})
+    spool = Spool(tmp_path)
+    spool.prepare()
+    journal = Journal(spool.journal, time.time)
+    try:
+        made = open_images(journal, spool, site)
+        assert (made is not None) == here
+        if made is not None:
+            made.close()
+    finally:
+        journal.close()

@@ -15,6 +15,7 @@ import pytest
 from hpcrunner.images import bounds
 from hpcrunner.images.bounds import KEPT, make_room
 from hpcrunner.images.cache import ImageCache
+from hpcrunner.images.pull import _failure
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.sharedlock import try_lock
@@ -191,9 +192,60 @@ def test_who_waits_for_an_image_that_went_holds_no_mark_of_it(cache: Cache, put:
             raise _Enough
 
     images = ImageCache(cache.images, 1 << 30, mark=marks.append, tell=lambda *_: None, pause=pause)
-    with try_lock(note.with_suffix(".lock")) as taken:
+    with try_lock(note.with_suffix(".1.lock")) as taken:
         assert taken
         with pytest.raises(_Enough):
             images.get(note.stem, "s3://store.example/b/a.sif", lambda scratch: scratch)
     assert marks == []
     assert not image.with_suffix(".used").exists()
+
+
+def test_a_pull_that_stands_still_is_not_waited_for_for_ever(
+    cache: Cache, image_file: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job was suspended: it holds its lock, and nothing comes."""
+    from hpcrunner.images import cache as module
+
+    def pull(scratch: Path) -> Path:
+        (scratch / "image").write_bytes(image_file().read_bytes())
+        return scratch / "image"
+
+    images = module.ImageCache(cache.images, 1 << 30, tell=cache._tell, pause=lambda _: None)
+    key = "0" * 64
+    stopped = cache.images / "pulling" / f"elsewhere.1.{key}-0"
+    stopped.mkdir(parents=True)
+    (stopped / "part").write_bytes(bytes(1000))
+    with module.try_lock(cache.images / f"{key}.1.lock") as taken:
+        assert taken
+        monkeypatch.setattr(module, "_LOOK_FOR_GROWTH", 0.0)
+        monkeypatch.setattr(module, "_PATIENCE", 0.2)
+        assert images.get(key, "docker://x", pull).exists()
+    assert cache.events() == ["waiting", "pulling", "pulled"]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("FATAL: ... manifests/1: MANIFEST_UNKNOWN: manifest unknown", "ARTIFACT_NOT_FOUND"),
+        ("FATAL: While pulling shub image: ... 404 Not Found", "ARTIFACT_NOT_FOUND"),
+        ("FATAL: ... UNAUTHORIZED: authentication required", "ARTIFACT_DENIED"),
+        ("FATAL: ... requested access to the resource is denied", "ARTIFACT_DENIED"),
+        ("FATAL: ... TOOMANYREQUESTS: You have reached your pull rate limit", "STORE_UNREACHABLE"),
+        ("FATAL: ... dial tcp: lookup r.example: no such host", "STORE_UNREACHABLE"),
+        ("FATAL: ... unexpected status 503 Service Unavailable", "STORE_UNREACHABLE"),
+        ("FATAL: ... net/http: TLS handshake timeout", "STORE_UNREACHABLE"),
+        ("FATAL: ... write /x: no space left on device", "JOB_SIDE_FAULT"),
+        ('FATAL: ... exec: "mksquashfs": executable file not found in $PATH', "CONTAINER_FAILED"),
+        ("", "STORE_UNREACHABLE"),
+    ],
+)
+def test_what_the_program_says_of_a_failure_is_its_reason(said: str, reason: str) -> None:
+    failure = _failure("docker://docker.io/library/x:1", 255, f"INFO: begins\n{said}\n")
+    assert failure.reason.value == reason
+    assert failure.line().startswith("docker://docker.io/library/x:1: ")
+    assert "\n" not in failure.line()
+
+
+def test_signed_addresses_do_not_show_in_a_failure() -> None:
+    said = 'FATAL: ... Get "https://cdn.example/blob?Signature=s3cr3t&Expires=1": EOF'
+    assert "s3cr3t" not in _failure("docker://x", 255, said).line()
