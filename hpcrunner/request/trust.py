@@ -212,7 +212,10 @@ def _stored_parts(scheme: str, rest: str, whole: str) -> tuple[str, ...]:
     if scheme == "gs":
         return (first, *parts)
     if scheme in ("http", "https"):
-        netloc = urlsplit(f"{scheme}://{host}").netloc
+        try:
+            netloc = urlsplit(f"{scheme}://{host}").netloc
+        except ValueError:  # an IPv6 address that is none
+            raise _no_prefix(whole) from None
         return (netloc.removesuffix({"http": ":80", "https": ":443"}[scheme]), *parts)
     if not re.search(r"[.:]|^localhost$", host):
         return ("s3.amazonaws.com", first, *parts)

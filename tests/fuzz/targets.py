@@ -33,6 +33,7 @@ from hpcrunner.request.plan_experiment import plan_experiment
 from hpcrunner.request.rsakey import load_private_rsa, load_public_rsa
 from hpcrunner.request.seal import SealError, seal, unseal
 from hpcrunner.request.signature import SignatureRefused, load_signing_key, verify
+from hpcrunner.request.trust import planned_image
 from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
 from hpcrunner.storage.unpack import unpack
 
@@ -52,7 +53,8 @@ def message(data: bytes) -> None:
     try:
         found = parse_message(data)
         if isinstance(found, Request):
-            plan_experiment(found, id="0" * 12, attempt=1)
+            image = planned_image(found)
+            plan_experiment(found, id="0" * 12, attempt=1, image=image)
             json.loads(found.document)
     except RequestError as error:
         said(error)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcrunner.request.errors import RequestError
 from hpcrunner.request.image import ImageRefused, PlannedImage, changes, parse_image
 from hpcrunner.request.model import AwsCredentials, Request
 from hpcrunner.request.parse import parse_message
@@ -194,7 +196,9 @@ def test_an_address_that_climbs_is_no_image(image: str) -> None:
         named_image(image, ImageRules())
 
 
-@pytest.mark.parametrize("prefix", ["", "tensorflow", "ftp://x/", "docker:///", "https://u@x/"])
+@pytest.mark.parametrize(
+    "prefix", ["", "tensorflow", "ftp://x/", "docker:///", "https://u@x/", "https://[::"]
+)
 def test_a_prefix_that_could_cover_nothing_is_refused(prefix: str) -> None:
     with pytest.raises(ImageRefused):
         parse_prefix(prefix)
@@ -249,6 +253,13 @@ def test_any_text_is_an_image_or_a_refusal(text: str) -> None:
         if parsed.kind != "store":
             assert parse_image(parsed.text).text == parsed.text
         assert ".." not in parsed.parts
+
+
+@given(st.sampled_from(["docker://", "s3://", "https://", "library://", "/"]), st.text(max_size=30))
+def test_any_prefix_of_a_site_is_one_or_a_refusal(scheme: str, text: str) -> None:
+    with suppress(ImageRefused, RequestError):
+        rules = ImageRules(trusted=(parse_prefix(scheme + text),))
+        named_image(scheme + text, rules)
 
 
 def test_a_message_may_name_an_image_by_digest_and_with_a_password(message: Messages) -> None:
