@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -133,6 +134,8 @@ def doctor(
         wait=parse_duration(wait),
         job=not no_job,
     )
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # the probe jobs go with whoever sent them
+        signal.signal(ending, signal.default_int_handler)
     with _waiting() as status:
         found = examine(chosen, wishes, Edge(), lambda text: status.update(f"{text} …"))
         findings = list(found) if as_json else list(_shown(found))

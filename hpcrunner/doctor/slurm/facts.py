@@ -65,7 +65,11 @@ def ask_all(edge: Edge, *, sacctmgr: bool = True) -> Facts:
             return otherwise
 
     if not commands["scontrol"]:
-        missing = SchedulerUnavailable("there is no scontrol on the PATH", where="Slurm")
+        missing = SchedulerUnavailable(
+            "there is no scontrol on the PATH",
+            where="Slurm",
+            remedy="load the site's module for Slurm; others than Slurm: hpcrunner site list",
+        )
         return Facts(commands=commands, troubles=dict.fromkeys(_ASKED, missing))
     printed = edge.first_line(["scontrol", "--version"])
     began = edge.clock()
