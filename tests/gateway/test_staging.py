@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from hpcrunner.client.upload import upload_work
 from hpcrunner.gateway.endings import with_unsaved
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
 from hpcrunner.gateway.preparation import READY, Failed, Standing, Waiting
-from hpcrunner.gateway.staging import mirrors
-from hpcrunner.gateway.staging.fetching import Fetching
+from hpcrunner.gateway.staging import mirrors, objects
+from hpcrunner.gateway.staging.fetching import THREADS, Fetching
 from hpcrunner.gateway.staging.layout import Layout, parsed
 from hpcrunner.gateway.staging.objects import Objects
 from hpcrunner.gateway.staging.uploads import Uploads
@@ -30,6 +32,7 @@ from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.plan_experiment import plan_experiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, SavedArtifact
+from hpcrunner.storage.contract import DiskBudgetExceeded, Download
 from hpcrunner.storage.file import FileStore
 
 DEADLINE = 60.0
@@ -221,6 +224,60 @@ def test_an_object_far_larger_than_the_experiments_disk_is_not_fetched(desk: Des
     assert list(desk.layout.objects.iterdir()) == [], "nothing half-written"
 
 
+def test_an_object_without_end_leaves_room_for_others(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a server that does not say how much it sends, for a request without a disk budget."""
+    free = [10 << 30]
+
+    class Endless:
+        def read(self, size: int) -> bytes:
+            free[0] -= 1 << 30
+            return bytes(64 << 20)
+
+    class Store:
+        @contextmanager
+        def open(self, location: Location) -> Iterator[Any]:
+            yield Download(Endless(), -1, "")
+
+    def usage(path: Path) -> Any:
+        return shutil._ntuple_diskusage(100 << 30, 0, free[0])  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(objects, "store_for", lambda location: Store())
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    location = Location("http", "a", endpoint="http://store.example/a")
+    with pytest.raises(objects.NoRoom):
+        desk.objects.fetch(location, None, None, lambda: False)
+    assert free[0] > 0
+    assert list(desk.layout.objects.iterdir()) == [], "nothing half-written"
+    monkeypatch.setattr(objects, "_MOST", 0.001)
+    free[0] = 10 << 30
+    with pytest.raises(DiskBudgetExceeded, match="ever carried"):
+        desk.objects.fetch(location, None, None, lambda: False)
+
+
+def test_a_full_disk_costs_one_thread_and_hides_no_failure(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def full(*words: object) -> str:
+        tried.append(words)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(desk.objects, "fetch", full)
+    before = threading.active_count()
+    experiments = [desk.add() for _ in range(20)]
+    for e in experiments:
+        desk.fetching.want(e, desk.plan(e))
+    desk.until(lambda: len(tried) >= 20)
+    assert threading.active_count() <= before + THREADS + 5
+    one = desk.fetching._fetches[experiments[0].id, 1]
+    desk.fetching._fail(one, Failed(Reason.ARTIFACT_NOT_FOUND, "no such object"))
+    desk.fetching._again(one, desk.fetching._begin, "the disk is full")
+    assert isinstance(desk.fetching.standing(experiments[0]), Failed)
+
+
 def test_what_is_cancelled_is_fetched_no_more_and_removed(desk: Desk) -> None:
     e = desk.add()
     assert desk.fetched(e) == [READY]
@@ -278,6 +335,37 @@ def test_results_that_cannot_be_sent_end_as_failed_uploads_and_stay(desk: Desk) 
     desk.until(lambda: not desk.layout.marker((over.id, 1)).exists())
     kept = desk.layout.place((e.id, 1), "retval", mutable=True)
     assert str(kept.parent) in lines[-1] and kept.read_bytes() == b"42"
+
+
+def test_results_of_a_failure_that_cannot_be_sent_stay_too(desk: Desk) -> None:
+    e = desk.running()
+    saved = desk.save(e, "retval", b"42")
+    desk.denied = "retval"
+    lines = desk.settled(e, saved)
+    outcome = with_unsaved(Outcome(State.FAILED, Reason.PAYLOAD_EXIT, "ended", 1), lines)
+    assert outcome.reason is Reason.PAYLOAD_EXIT
+    desk.denied = ""
+    over = desk.running()
+    desk.parts.journal.end(
+        [(e.id, outcome), (over.id, Outcome(State.CANCELLED, Reason.CANCELLED, ""))]
+    )
+    desk.uploads.close()
+    desk.uploads = desk.new_uploads()  # a gateway that was started again
+    desk.until(lambda: not desk.layout.marker((over.id, 1)).exists())
+    kept = desk.layout.place((e.id, 1), "retval", mutable=True)
+    assert str(kept.parent) in lines[-1] and kept.read_bytes() == b"42"
+
+
+def test_the_word_that_all_is_there_goes_last(desk: Desk) -> None:
+    e = desk.running()
+    saved = [desk.save(e, "_results", b"ok"), desk.save(e, "modeldir", b"model")]
+    desk.until(lambda: desk.stored(e, "modeldir") == b"model")
+    saved[1] = desk.save(e, "modeldir", b"a better one")
+    desk.until(lambda: desk.stored(e, "modeldir") == b"a better one")
+    assert desk.stored(e, "_results") is None
+    saved.append(desk.save(e, "retval", b"42"))
+    assert desk.settled(e, *saved) == ()
+    assert desk.stored(e, "_results") == b"ok"
 
 
 def test_somebody_who_cancels_waits_for_no_store(desk: Desk) -> None:

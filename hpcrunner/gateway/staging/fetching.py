@@ -132,14 +132,11 @@ class Fetching:
 
     def _again(self, fetch: _Fetch, task: Callable[[_Fetch], None], why: str) -> None:
         """The gateway's own disk is at fault, which is no failure of an experiment."""
-        fetch.standing = Waiting(f"cannot be fetched now: {why}")
-
-        def later() -> None:
-            self._workers.give(partial(self._guarded, fetch, task))
-
-        timer = threading.Timer(NO_ROOM_PAUSE, later)
-        timer.daemon = True
-        timer.start()
+        with fetch.lock:
+            if isinstance(fetch.standing, Failed):
+                return  # by another of its artifacts
+            fetch.standing = Waiting(f"cannot be fetched now: {why}")
+        self._workers.give_later(NO_ROOM_PAUSE, partial(self._guarded, fetch, task))
 
     def _fetch(self, fetch: _Fetch, artifact: PlannedArtifact) -> None:
         self._say(fetch)

@@ -3,7 +3,8 @@
 Names are ``<experiment>.<attempt>.<tag>``; each folder is flat, so that one listing tells what is
 new of all experiments::
 
-    attempts/<experiment>.<attempt>   there as long as anything of that attempt may be
+    attempts/<experiment>.<attempt>   there as long as anything of that attempt may be; not empty
+                                      where it could not be sent, and stays
     objects/<sha256>                  what was fetched, by content
     known/<hash>                      address and version of an object -> its SHA-256
     in/<name>                         immutable artifacts: links to objects
@@ -17,7 +18,9 @@ new of all experiments::
 from __future__ import annotations
 
 import json
+import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -30,6 +33,7 @@ from hpcrunner.storage.transfer import file_name
 
 STATUS, METADATA, RESULTS, IMAGE = "_status", "_metadata", "_results", "_singularity"
 NOT_FETCHED = frozenset({METADATA, RESULTS, IMAGE})
+_KEPT = b"kept: not all of it could be sent\n"
 _NAME = re.compile(r"([0-9a-f]{12})\.([0-9]{1,9})(?:\.(.+))?")
 
 
@@ -63,6 +67,22 @@ class Layout:
     def marker(self, attempt: Attempt) -> Path:
         """There as long as anything of that attempt may be."""
         return self.attempts / stem(attempt)
+
+    def keep(self, attempt: Attempt) -> None:
+        """Have what is there of an ended attempt stay; in vain where the file system is away."""
+        with suppress(OSError), self.marker(attempt).open("wb") as file:
+            file.write(_KEPT)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def kept(self, attempt: Attempt) -> bool:
+        """Whether it is to stay, or nobody knows."""
+        try:
+            return self.marker(attempt).stat().st_size > 0
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
 
     def record(self, attempt: Attempt) -> Path:
         """The job's side of the client's record."""

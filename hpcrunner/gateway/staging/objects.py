@@ -34,6 +34,8 @@ _CHUNK = 1 << 20
 _PART = ".part"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SPARE = 0.02  # of the file system: left to others
+_MOST = 0.5  # of the file system: no object is larger
+_LOOK_EVERY = 64 << 20  # bytes between two looks at the room that is left
 
 
 class Stopped(Exception):
@@ -108,7 +110,8 @@ class Objects:
         try:
             with store_for(location).open(location) as found:
                 _check_size(found.size, limit, where)
-                self._check_room(found.size)
+                self._check_room(found.size, where)
+                looked = 0
                 handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 with os.fdopen(handle, "wb") as file:
                     while data := found.stream.read(_CHUNK):
@@ -116,6 +119,9 @@ class Objects:
                             raise Stopped
                         size += len(data)
                         _check_size(size, limit, where)
+                        if size - looked >= _LOOK_EVERY:  # it may be more than was promised
+                            looked = size
+                            self._check_room(0, where, size)
                         sha256.update(data)
                         file.write(data)
                     file.flush()
@@ -168,8 +174,16 @@ class Objects:
             unfinished.write_text(sha256, "ascii")
             unfinished.rename(self._layout.known / identity.name)
 
-    def _check_room(self, size: int) -> None:
+    def _check_room(self, size: int, where: str, come: int = 0) -> None:
+        """Whether ``size`` bytes more fit, beside those that have ``come``."""
         usage = shutil.disk_usage(self._layout.objects)
+        if size + come > _MOST * usage.total:
+            raise DiskBudgetExceeded(
+                f"{format_bytes(size + come)} to fetch, more than is ever carried through "
+                f"{self._layout.root}",
+                where=where,
+                remedy="name it as a file that the nodes see, or make the artifact smaller",
+            )
         if max(0, size) > usage.free - int(_SPARE * usage.total):
             raise NoRoom(
                 f"no room for {format_bytes(max(0, size))} in {self._layout.root} "

@@ -108,7 +108,7 @@ class Sender:
         if job.ended:
             with suppress(Exception):  # no condition of success: the gateway has the last word
                 mirrors.compare(job.planned, job.attempt, self._layout)
-        if RESULTS in tags and not troubles:
+        if RESULTS in tags and job.ended and not troubles:
             one(RESULTS)  # says that all the others are there
         return Answer(job, tuple(sent), tuple(troubles))
 

@@ -23,7 +23,7 @@ from hpcrunner.gateway.happenings import Carrying, Tell, nobody
 from hpcrunner.gateway.preparation import Attempt
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.staging import mirrors, wheels
-from hpcrunner.gateway.staging.layout import Layout, parsed
+from hpcrunner.gateway.staging.layout import RESULTS, Layout, parsed
 from hpcrunner.gateway.staging.marks import read_mark, version_of
 from hpcrunner.gateway.staging.objects import Objects
 from hpcrunner.gateway.staging.sending import Answer, Job, Sender, Trouble
@@ -206,7 +206,7 @@ class Uploads:
         self._changed = {}
         for name in listing.changed:
             found = parsed(name)
-            if found is not None:
+            if found is not None and found[1] != RESULTS:  # the last word waits for the end
                 self._changed.setdefault(found[0], set()).add(found[1])
         if self._present:
             self._serve_running(self._steady())
@@ -295,6 +295,7 @@ class Uploads:
             ending.pause = min(LONGEST_PAUSE, 2 * ending.pause)
 
     def _give_up(self, ending: _Ending) -> None:
+        self._layout.keep((ending.experiment.id, ending.experiment.attempt))
         place = self._layout.out / f"{ending.experiment.id}.{ending.experiment.attempt}.*"
         ending.settled = (*(t.text for t in ending.troubles), f"what there is stays in {place}")
 
@@ -344,7 +345,8 @@ class Uploads:
             return True
         if e.attempt != attempt[1]:
             return True
-        return e.state.final and e.reason is not Reason.UPLOAD_FAILED
+        stays = e.reason is Reason.UPLOAD_FAILED or self._layout.kept(attempt)
+        return e.state.final and not stays
 
     def _forget(self, attempts: Iterable[Attempt]) -> None:
         gone = set(attempts)

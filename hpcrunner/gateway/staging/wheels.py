@@ -108,11 +108,7 @@ class Wheels:
         except OSError as error:
             # The gateway's own disk is at fault, which is no failure of an experiment.
             fetch.standing = Waiting(f"{self._layout.wheels}: {error.strerror or error}")
-            later = threading.Timer(
-                NO_ROOM_PAUSE, self._workers.give, [partial(self._guarded, fetch)]
-            )
-            later.daemon = True
-            later.start()
+            self._workers.give_later(NO_ROOM_PAUSE, partial(self._guarded, fetch))
         except Exception as error:
             log.exception("%s: a fault while its packages were fetched", fetch.attempt[0])
             fetch.standing = failure_of(_failed(f"{type(error).__name__}: {error}"))

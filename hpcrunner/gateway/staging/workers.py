@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,9 @@ class Workers:
         self._lock = threading.Lock()
         self._threads = 0
         self._left = 0  # given and not finished
+        self._later: list[tuple[float, int, Task]] = []
+        self._order = itertools.count()
+        self._clock: threading.Timer | None = None  # one, however many tasks wait for a time
         self.closed = threading.Event()
 
     def give(self, task: Task) -> None:
@@ -38,10 +44,37 @@ class Workers:
                 self._threads += 1
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
 
+    def give_later(self, seconds: float, task: Task) -> None:
+        """Give a task after a while."""
+        with self._lock:
+            heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), task))
+            self._wind()
+
+    def _wind(self) -> None:
+        """Have the clock strike for the first of them. The lock is held."""
+        if self._clock is not None or not self._later or self.closed.is_set():
+            return
+        self._clock = threading.Timer(max(0.0, self._later[0][0] - time.monotonic()), self._strike)
+        self._clock.daemon = True
+        self._clock.start()
+
+    def _strike(self) -> None:
+        due = []
+        with self._lock:
+            self._clock = None
+            while self._later and self._later[0][0] <= time.monotonic():
+                due.append(heapq.heappop(self._later)[2])
+            self._wind()
+        for task in due:
+            self.give(task)
+
     def close(self) -> None:
         """Begin no more tasks, and let the threads end after what they have in hand."""
         with self._lock:
             self.closed.set()
+            self._later.clear()
+            if self._clock is not None:
+                self._clock.cancel()
             for _ in range(self._threads):
                 self._tasks.put(None)
 
