@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job.ending import Ending
 from hpcrunner.job.events import Events
 from hpcrunner.job.payload import PayloadNotStarted, PythonHome
+from hpcrunner.job.process import MOUNTERS
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import NodeFolderError
 from hpcrunner.request.plan import ContainerSetup, NodeSetup, PlannedExperiment
@@ -95,11 +97,12 @@ class Container:
         """TMPDIR inside: short, since paths of sockets must be."""
         return "/tmp" if self.setup.isolation else str(self.workspace.container_tmp)  # noqa: S108
 
-    @property
     def runtimes_environment(self) -> dict[str, str]:
         """The environment of the runtime itself, without orders that were meant for others."""
         kept = {k: v for k, v in self.environ.items() if not _RUNTIMES_OWN.fullmatch(k)}
-        return {**kept, "TMPDIR": str(self.workspace.tmp)}
+        path = kept.get("PATH") or os.defpath
+        wrappers = shield_mounters(self.workspace.runner / "bin", path)
+        return {**kept, "TMPDIR": str(self.workspace.tmp), "PATH": f"{wrappers}{path}"}
 
     def line(
         self, environment: Path, binds: Sequence[str] = (), cwd: Path | None = None
@@ -137,7 +140,7 @@ class Container:
             events.tell("left_out", f"config.env may not set {name} in a container: left as it is")
         write_variables(self.file, variables)
         binds = [f"{bindable(python.venv)}:{python.venv}:ro"] if python.venv else []
-        return [*self.line(self.file, binds), *command], self.runtimes_environment
+        return [*self.line(self.file, binds), *command], self.runtimes_environment()
 
     @property
     def file(self) -> Path:
@@ -252,6 +255,25 @@ def write_variables(path: Path, variables: Mapping[str, str]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
+
+
+def shield_mounters(folder: Path, path: str) -> str:
+    """Keep the programs that hold an image from ending at a SIGTERM to the whole job.
+
+    A scheduler's goes to all of its processes, and a payload that saves itself then still needs
+    the image's files. Wrappers that ignore the signal (they hand that on) are laid into the folder;
+    returns what goes before ``path``. A runtime that brings such programs of its own, or is
+    installed setuid, does not look there.
+    """
+    laid = False
+    for name in MOUNTERS:
+        wrapper, found = folder / name, shutil.which(name, path=path)
+        if found is not None and not wrapper.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            wrapper.write_text(f"#!/bin/sh\ntrap '' TERM\nexec {shlex.quote(found)} \"$@\"\n")
+            wrapper.chmod(0o700)
+        laid |= os.access(wrapper, os.X_OK)  # not where the scratch forbids it
+    return f"{folder}{os.pathsep}" if laid else ""
 
 
 def bindable(path: str) -> str:

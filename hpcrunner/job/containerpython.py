@@ -95,7 +95,7 @@ def prepare_inside(
                 target,
                 interpreter,
                 phases,
-                container.runtimes_environment,
+                container.runtimes_environment(),
                 workspace.runner / LOG_NAME,
                 Inside(prefix, uv),
                 experiment.wheels,
@@ -117,7 +117,7 @@ def _probe(container: Container) -> tuple[Interpreter, bool]:
     try:
         done = subprocess.run(
             words,
-            env=container.runtimes_environment,
+            env=container.runtimes_environment(),
             cwd=container.workspace.runner,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -26,10 +26,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 KILL_PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
-# What holds an image's file system up while a container runs; names are cut after 15 bytes.
-_MOUNTERS = frozenset(
-    {b"squashfuse", b"squashfuse_ll", b"fuse2fs", b"fuse-overlayfs", b"gocryptfs", b"appinit"}
-)
+# What holds an image's file system up while a container runs.
+MOUNTERS = ("squashfuse_ll", "squashfuse", "fuse2fs", "fuse-overlayfs", "gocryptfs")
+_NO_PAYLOADS = frozenset(name[:15].encode() for name in (*MOUNTERS, "appinit"))  # proc(5)
 # A moment of the monotonic clock. It is asked again and again: a signal can bring it nearer.
 Until = Callable[[], float]
 
@@ -259,7 +258,7 @@ def payloads_own(pids: Sequence[int], runtime: int) -> list[int]:
     inside = [pid for pid in pids if (number := _number_inside(pid)) is not None and number != 1]
     if inside:
         return inside
-    return [pid for pid in pids if pid != runtime and _name(pid) not in _MOUNTERS] or [runtime]
+    return [pid for pid in pids if pid != runtime and _name(pid) not in _NO_PAYLOADS] or [runtime]
 
 
 def _number_inside(pid: int) -> int | None:

@@ -20,6 +20,8 @@ SCRIPT = """
 import json, os, signal, subprocess, sys, time
 
 def leave(number, frame):
+    time.sleep(0.5)
+    import wave  # from the image, which must still be there
     with open("../modeldir/saved", "a") as file:
         file.write(signal.Signals(number).name + "\\n")
     sys.exit(0)

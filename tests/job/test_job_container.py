@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import struct
@@ -21,6 +22,7 @@ from hpcrunner.job.container import (
     write_variables,
 )
 from hpcrunner.job.payload import PayloadNotStarted
+from hpcrunner.job.process import descendants
 from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import ContainerSetup, PlannedExperiment
@@ -151,6 +153,21 @@ def test_a_stop_reaches_the_payload_once_and_its_whole_tree_ends(
     told = node.members("modeldir.tar")["told"].decode()
     assert told == f"SIG{first} wave\n"
     assert MARK.encode() not in b"".join(_command_lines())
+
+
+def test_a_schedulers_signal_to_all_processes_leaves_the_image_in_place(
+    node: Node, contained: Callable[..., PlannedExperiment]
+) -> None:
+    node.write(contained(node.script(SLOW, MARK)), payload_grace=20.0)
+    job = node.start(SLURM_JOB_ID="7")
+    node.wait_until((node.home / "experiments" / "k-1" / "modeldir" / "ready").exists)
+    for pid in [*descendants(job.pid), job.pid]:
+        os.kill(pid, signal.SIGTERM)
+    job.wait(60)
+    assert (node.record().reason, node.record().exit_code) == (Reason.CANCELLED, 7), node.log()
+    # The runtime passes its own on, so that one or two have come.
+    told = node.members("modeldir.tar")["told"].decode()
+    assert set(told.splitlines()) == {"SIGTERM wave"}
 
 
 def test_a_job_side_that_is_killed_takes_the_container_with_it(
