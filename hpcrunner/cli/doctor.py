@@ -64,7 +64,7 @@ def doctor(
         typer.Option(
             "--store",
             help="A store of the requests to ask, from here and from a node: "
-            "s3://host:port/bucket, gs://bucket, https://…, file:///folder. S3 keys come from the "
+            "s3:https://host/bucket, gs://bucket, https://…, file:///folder. S3 keys come from the "
             "environment. May be repeated.",
             metavar="ADDRESS",
         ),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from hpcrunner.doctor.finding import Finding, fault, not_tried, ok
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.metadata_store import location_of
 from hpcrunner.request.location import Location
-from hpcrunner.request.model import Artifact, Request, Resources
+from hpcrunner.request.model import Artifact, Request, Resources, StoreConfig
 from hpcrunner.request.resolve import resolve_artifact
 from hpcrunner.sites.node_setup import store_rules
 from hpcrunner.sites.site import Site
@@ -28,9 +29,14 @@ _CREDENTIALS = (
 def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
     """An address as an artifact would have it, with the environment's S3 keys as ``config.env``'s.
 
-    Raises RequestError.
+    ``s3:https://host/bucket`` says by which protocol an S3 server is reached, as the ``endpoint``
+    of a request's ``config.storage`` does. Raises RequestError.
     """
-    plain = address.rstrip("/")
+    plain, storage = address.rstrip("/"), None
+    if plain.startswith(("s3:http://", "s3:https://")):
+        parts = urlsplit(plain.removeprefix("s3:"))
+        storage = StoreConfig(type="s3", endpoint=f"{parts.scheme}://{parts.netloc}")
+        plain = f"s3://{parts.netloc}{parts.path}"
     web = plain.startswith(("http://", "https://"))
     artifact = Artifact(
         tag="doctor", mutable=False, unpack=False, qualified=plain if web else f"{plain}/{_OBJECT}"
@@ -42,6 +48,7 @@ def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
         artifacts=(artifact,),
         resources=Resources(),
         environment=tuple((name, environ[name]) for name in _CREDENTIALS if environ.get(name)),
+        storage=storage,
     )
     rules = store_rules(site.model_copy(update={"allow_env_secrets": True}))
     found = resolve_artifact(request, artifact, rules)

@@ -78,6 +78,9 @@ def test_a_stores_address_means_what_an_artifacts_does(tmp_path: Path) -> None:
     assert (found.endpoint, found.bucket) == ("http://store:9000", "bucket")
     assert found.credentials is not None and found.credentials.secret_access_key == "S"
     assert location("s3://store:9000/bucket", site, {}).credentials is None
+    secure = location("s3:https://store:9000/bucket", site, keys)
+    assert (secure.endpoint, secure.bucket) == ("https://store:9000", "bucket")
+    assert secure.credentials == found.credentials
     assert location("https://web/x.tar", site, {}).endpoint == "https://web/x.tar"
     assert location(f"file://{tmp_path}", site, {}).key.startswith(f"{tmp_path}/")
     with pytest.raises(Exception, match="no store is known"):

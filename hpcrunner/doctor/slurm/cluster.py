@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hpcrunner.doctor.finding import Finding, fault, not_tried, ok, warning
 from hpcrunner.doctor.folders import judge_skew
 from hpcrunner.doctor.slurm.facts import Facts
+from hpcrunner.request.units import format_duration
 from hpcrunner.sites.site import Site
 
 # Beginnings of variables that Slurm's commands heed, and exceptions that hpcrunner keeps.
@@ -84,6 +85,16 @@ def judge_limits(site: Site, facts: Facts) -> Iterator[Finding]:
         )
     elif real is not None:
         yield ok("kill_wait", f"{site.kill_wait:g} s; KillWait is {real:g} s")
+    enforced = facts.settings.get("EnforcePartLimits", "")
+    if enforced == "NO":
+        wait = format_duration(site.stuck_after)
+        yield ok(
+            "part_limits",
+            f"not enforced (EnforcePartLimits): a job that breaks one waits, and is set aside after "
+            f"{wait} (stuck_after)",
+        )
+    elif enforced:
+        yield ok("part_limits", f"enforced when a job is submitted ({enforced})")
     if site.accounting.mode == "none" and config.min_job_age < 2 * site.polling.ceiling:
         yield warning(
             "polling",
