@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
@@ -178,7 +178,7 @@ def open_container(
     Raises ContainerFailed where the node has no such runtime, StorageError where it cannot have
     the image, NodeFolderError and OSError.
     """
-    if experiment.image is None:
+    if not experiment.exec_words:
         return None
     from hpcrunner.images.ready import ready_image
 
@@ -190,6 +190,8 @@ def open_container(
             remedy="load its module ('modules'), or name it as container.program in the site file",
         )
     bindable(str(workspace.root))
+    if experiment.image is None:
+        return _planned_before(experiment.exec_words, setup, workspace, environ)
     image = ready_image(experiment.image, setup, environ, events.tell)
     return Container(
         experiment.exec_words,
@@ -199,6 +201,20 @@ def open_container(
         workspace,
         environ,
     )
+
+
+def _planned_before(
+    words: Sequence[str], setup: NodeSetup, workspace: Workspace, environ: Mapping[str, str]
+) -> Container:
+    """That of a plan from before images were planned: PROGRAM exec OPTIONS… IMAGE.
+
+    The runtime finds the image itself, and has the variables by file as it has now.
+    """
+    folders = {"@ROOT@": str(workspace.root), "@WORKSPACE@": str(workspace.cwd)}
+    there = [re.sub("@(?:ROOT|WORKSPACE)@", lambda m: folders[m[0]], word) for word in words]
+    line = (*there[:2], "--no-eval", "--env-file", "@ENVIRONMENT@", *there[2:])
+    own = replace(setup.container, isolation=False)
+    return Container(line, there[-1], "", own, workspace, environ)
 
 
 def identity_of(image: str) -> str:

@@ -120,7 +120,8 @@ class PlannedExperiment:
 
         ``usual`` is the site's ``container.pythonenv``.
         """
-        wish = "install" if self.image is None else self.pythonenv or usual
+        bare = self.image is None and not self.exec_words
+        wish = "install" if bare else self.pythonenv or usual
         return wish == "install" and self.filename is not None
 
 

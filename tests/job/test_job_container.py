@@ -112,6 +112,25 @@ def test_a_payload_in_a_container_sees_what_is_its_own_and_nothing_else(
     assert len(said) == 3 and all("config.env may not set" in text for text in said)
 
 
+def test_a_plan_from_before_an_upgrade_runs_in_its_container_too(
+    node: Node, containers: Any
+) -> None:
+    """As it was written before images were planned: the image is the last word."""
+    words = ("exec", "--contain", "--home", "@ROOT@", "--pwd", "@WORKSPACE@", "--userns")
+    script = node.script(
+        "import os, sys; print(os.path.exists(sys.argv[1]), os.getcwd() == sys.argv[2], "
+        "os.environ['MINE'], os.environ['TMPDIR'])",
+        str(Path(__file__)),
+        str(node.home / "experiments" / "k-1" / "workspace"),
+        environment=(("MINE", "a b"),),
+        python_packages=("never-installed",),
+    )
+    node.write(replace(script, exec_words=(containers.program, *words, containers.python)))
+    node.start().wait(60)
+    assert node.record().reason is Reason.COMPLETED, node.log()
+    assert f"False True a b {node.home}/" in node.log()
+
+
 MARK = "of-the-container-tests"
 SLOW = """
 import os, signal, sys, time
