@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.errors import shown
@@ -168,12 +168,11 @@ def stored_image(location: Location) -> ImageReference:
         scheme = split.scheme.lower()
         host = (split.netloc.rpartition("@")[2]).lower()
         default = {"http": ":80", "https": ":443"}.get(scheme, "")
-        path = split.path
-        climbs = _climbs(unquote(path)) or "\\" in unquote(path)
-        if scheme not in ("http", "https") or climbs or not host:
+        parts = web_parts(split.path)
+        if scheme not in ("http", "https") or parts is None or not host:
             raise _refused(shown_as)
         host = host.removesuffix(default)
-        return ImageReference("store", scheme, (host, *path.lstrip("/").split("/")))
+        return ImageReference("store", scheme, (host, *parts))
     if _climbs(location.key) or _UNPRINTABLE.search(location.key):
         raise _refused(shown_as)
     key = tuple(location.key.split("/"))
@@ -188,6 +187,23 @@ def stored_image(location: Location) -> ImageReference:
         return ImageReference("store", "gs", (location.bucket, *key))
     before = tuple(part for part in split.path.split("/") if part)
     return ImageReference("store", "s3", (host, *before, location.bucket, *key))
+
+
+def web_parts(path: str) -> tuple[str, ...] | None:
+    """The parts of a web address's path, each letter in one spelling (RFC 3986, 6.2.2).
+
+    None for a path that servers read in more than one way: with empty parts, or with a slash or
+    a backslash that is spelt out.
+    """
+    if re.search(r"//|\\|%(2f|5c|00)", path, re.IGNORECASE):
+        return None
+    parts = []
+    for part in path.removeprefix("/").split("/"):
+        plain = unquote_to_bytes(part.encode("utf-8", "surrogatepass"))
+        if plain.partition(b";")[0] in (b".", b".."):  # what follows is a parameter, for some
+            return None
+        parts.append(quote(plain, safe="!$&'()*+,;=:@~"))
+    return tuple(parts)
 
 
 def changes(reference: str) -> bool:

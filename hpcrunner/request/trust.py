@@ -20,6 +20,7 @@ from hpcrunner.request.image import (
     parse_image,
     registry_host,
     stored_image,
+    web_parts,
 )
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import Artifact, Request, Resources
@@ -216,7 +217,11 @@ def _stored_parts(scheme: str, rest: str, whole: str) -> tuple[str, ...]:
             netloc = urlsplit(f"{scheme}://{host}").netloc
         except ValueError:  # an IPv6 address that is none
             raise _no_prefix(whole) from None
-        return (netloc.removesuffix({"http": ":80", "https": ":443"}[scheme]), *parts)
+        spelt = web_parts(f"/{'/'.join(parts)}")
+        if spelt is None or re.search("[?#]", path):
+            raise _no_prefix(whole)
+        host = netloc.removesuffix({"http": ":80", "https": ":443"}[scheme])
+        return (host, *filter(None, spelt))
     if not re.search(r"[.:]|^localhost$", host):
         return ("s3.amazonaws.com", first, *parts)
     try:

@@ -187,6 +187,9 @@ def test_what_only_looks_like_it_is_not_covered(prefix: str, image: str) -> None
     [
         "https://example.org/images/../evil.sif",
         "https://example.org/images/%2e%2e/evil.sif",
+        "https://example.org/images/..;a/evil.sif",
+        "https://example.org/images%2f..%2fevil.sif",
+        "https://example.org//images/evil.sif",
         "s3://minio.example/images/../evil/a.sif",
         "gs://images/../x.sif",
     ],
@@ -223,6 +226,12 @@ def test_a_pin_of_a_file_is_the_digest_that_the_file_must_have() -> None:
     stored = named_image("s3://MINIO.example:9000/b/a.sif", rules)
     assert stored.digest == SHA
     assert named_image(f"library://a/b/c:sha256.{SHA}", rules).digest == SHA
+
+
+@pytest.mark.parametrize("spelling", ["a%20b.sif", "%61%20b.sif", "a%20b.sif?v=2#x"])
+def test_a_pin_holds_for_each_spelling_of_a_web_address(spelling: str) -> None:
+    rules = ImageRules(pinned=(parse_pin("https://example.org/i/a%20b.sif", SHA),))
+    assert named_image(f"https://example.org/i/{spelling}", rules).digest == SHA
 
 
 def test_a_digest_that_is_none_is_refused() -> None:
