@@ -17,7 +17,9 @@ from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
 
-GATHER = 30.0  # seconds for which ready ones wait for others of their shape
+# Ready ones wait for others of their shape: for so many seconds after the last one became ready,
+QUIET = 15.0
+GATHER = 120.0  # and never longer than this after the first one did
 LOOK_AGAIN = 0.5  # seconds between two looks while something is being prepared
 _NEW_A_ROUND = 200  # experiments whose preparation is begun in one round
 _TELL_EVERY = 5.0  # seconds between two remarks; each is a synced write
@@ -102,12 +104,21 @@ class _Shape:
     preparing: int = 0
 
 
+@dataclass
+class _Hold:
+    """Since when ready ones of a shape wait, when the last one came to them, and how many."""
+
+    since: float
+    news_at: float
+    count: int = 0
+
+
 class Preparations:
     """All kinds together. An experiment is ready when every kind says so.
 
     Ready experiments wait for others of their shape that are still being prepared, so that a
     generation travels as one array: until the last is ready or has failed, until an array of
-    ``largest_array`` is full, or ``gather`` seconds from the first on.
+    ``largest_array`` is full, or for QUIET and GATHER seconds.
     """
 
     def __init__(
@@ -116,13 +127,11 @@ class Preparations:
         *,
         clock: Callable[[], float],
         largest_array: int = 1000,
-        gather: float = GATHER,
     ) -> None:
         self._kinds = kinds
         self._clock = clock
         self._largest_array = largest_array
-        self._gather = gather
-        self._ready_since: dict[JobSpec, float] = {}
+        self._holds: dict[JobSpec, _Hold] = {}
         self._told_at = 0.0
 
     def look(
@@ -197,21 +206,24 @@ class Preparations:
 
     def _going(self, shapes: Mapping[JobSpec, _Shape], remarks: dict[str, str]) -> set[str]:
         now = self._clock()
-        self._ready_since = {
-            spec: self._ready_since.get(spec, now) for spec, shape in shapes.items() if shape.ready
-        }
+        holds: dict[JobSpec, _Hold] = {}
         go: set[str] = set()
         for spec, shape in shapes.items():
             ready = shape.ready
-            over = now - self._ready_since.get(spec, now) >= self._gather
+            hold = self._holds.get(spec, _Hold(now, now))
+            if len(ready) > hold.count:
+                hold.news_at = now
+            over = now - hold.news_at >= QUIET or now - hold.since >= GATHER
             if ready and shape.preparing and not over:
                 full = len(ready) - len(ready) % self._largest_array
                 ready, held = ready[:full], ready[full:]
                 text = f"is prepared; waits for {shape.preparing} more of its shape"
                 remarks.update((e.id, text) for e in held)
-            elif over:
-                del self._ready_since[spec]  # what becomes ready later waits anew
+                hold.count = len(held)
+                if held:
+                    holds[spec] = hold
             go.update(e.id for e in ready)
+        self._holds = holds  # what becomes ready after its shape went waits anew
         return go
 
     def _news(

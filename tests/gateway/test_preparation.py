@@ -14,6 +14,7 @@ from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.happenings import Ended, Retried
 from hpcrunner.gateway.preparation import (
     GATHER,
+    QUIET,
     READY,
     Attempt,
     Failed,
@@ -65,6 +66,7 @@ class Prepared:
     parts: Any
     kind: Kind
     told: list[Any] = field(default_factory=list)
+    largest_array: int = 4
 
     def __post_init__(self) -> None:
         self.start()
@@ -80,7 +82,7 @@ class Prepared:
             clock=p.clock,
             new_id=lambda: f"{next(p.ids):012x}",
             tell=self.told.append,
-            preparations=Preparations([self.kind], clock=p.clock, largest_array=4),
+            preparations=Preparations([self.kind], clock=p.clock, largest_array=self.largest_array),
         )
         self.dispatch.recover()
 
@@ -177,10 +179,12 @@ def test_ready_ones_wait_for_others_of_their_shape_for_a_while_only(
     prepared.take(*map(message, "abcde"), message("wide", cpus=2))
     prepared.kind.standings = {"a": READY, "wide": READY}
     assert prepared.dispatch.step() == 1, "another shape waits for nobody"
-    prepared.parts.clock.forward(GATHER / 2)
+    prepared.parts.clock.forward(QUIET - 1)
     prepared.kind.standings.update(b=READY)
     assert prepared.dispatch.step() == 0
-    prepared.parts.clock.forward(GATHER / 2)
+    prepared.parts.clock.forward(QUIET - 1)
+    assert prepared.dispatch.step() == 0, "while others become ready, it is worth it"
+    prepared.parts.clock.forward(1)
     assert prepared.dispatch.step() == 2
     prepared.kind.standings.update(c=READY)
     assert prepared.dispatch.step() == 0, "what comes later waits anew"
@@ -188,6 +192,23 @@ def test_ready_ones_wait_for_others_of_their_shape_for_a_while_only(
     prepared.kind.standings.update(f=READY, g=READY, h=READY)
     assert prepared.dispatch.step() == 4, "a full array has nothing to wait for"
     assert prepared.parts.scheduler.sizes == [1, 2, 4]
+
+
+def test_a_generation_that_goes_on_growing_is_not_waited_for_for_ever(
+    prepared: Prepared, message: Callable[..., bytes]
+) -> None:
+    prepared.largest_array = 1000
+    prepared.start()
+    prepared.take(message("never"))
+    sizes = prepared.parts.scheduler.sizes
+    for number in range(100):
+        prepared.kind.standings[str(number)] = READY
+        prepared.take(message(str(number)))
+        prepared.dispatch.step()
+        if sizes:
+            break
+        prepared.parts.clock.forward(QUIET / 2)
+    assert sizes == [GATHER / (QUIET / 2) + 1]
 
 
 def test_after_a_crash_what_was_prepared_is_wanted_again_and_runs_once(
