@@ -111,6 +111,10 @@ def test_submit_without_wait_comes_back_and_status_tells_the_end(person: Person)
     assert "PAYLOAD_EXIT: " in text
     logs, _ = person.run("logs", name)
     assert "got ['3'] None None" in logs
+    for owner, count in (("guest", 1), ("nobody", 0)):
+        out, _ = person.run("status", "--owner", owner, "--state", "succeeded", "--json")
+        assert len(json.loads(out)) == count
+    person.run("status", "--state", "nonsense", code=64)
 
 
 def test_a_request_file_goes_the_same_way(person: Person) -> None:
@@ -211,6 +215,26 @@ def test_render_shows_script_and_native_specification_and_no_secret(person: Pers
     assert "demo-secret-key" not in out
     assert "demo-access-key" not in out
     assert not (person.folder / "s").exists()
+
+
+def test_the_sites_rules_are_told_before_anything_is_sent(person: Person) -> None:
+    (person.folder / "ruled.yaml").write_text(
+        "spool: ~/spool\naccount: all\nrules:\n"
+        "  - {name: vips, queues: ^rmq_vip_, account: vip}\n"
+        "  - {name: small, queues: ^local_submit$, max_cpus: 1}\n"
+    )
+    captured = json.loads((REQUESTS / "run_0.0.49.json").read_text())["payload"]
+    captured["experiment"]["resources_needed"]["cpus"] = 2
+    (person.folder / "r.json").write_text(json.dumps(captured))
+    site = ("r.json", "--site", "./ruled.yaml")
+    out, _ = person.run("render", *site, "--queue", "rmq_vip_1")
+    assert "#SBATCH --account=vip\n" in out
+    _, err = person.run("render", *site, "--queue", "rmq_other", code=65)
+    assert "none of the site's rules is for it" in err
+    for command in ("render", "submit"):
+        _, err = person.run(command, *site, code=65)
+        assert "2 CPUs asked, 1 allowed" in err
+        assert "rule small" in err
 
 
 def test_an_option_is_also_an_environment_variable_and_the_command_line_wins(
