@@ -112,7 +112,7 @@ def test_submit_without_wait_comes_back_and_status_tells_the_end(person: Person)
     logs, _ = person.run("logs", name)
     assert "got ['3'] None None" in logs
     for owner, count in (("guest", 1), ("nobody", 0)):
-        out, _ = person.run("status", "--owner", owner, "--state", "succeeded", "--json")
+        out, _ = person.run("status", "--owner", owner, "--state", "failed", "--json")
         assert len(json.loads(out)) == count
     person.run("status", "--state", "nonsense", code=64)
 
