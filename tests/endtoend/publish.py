@@ -1,7 +1,8 @@
 """Run by the ordinary user: publish experiments into a directory queue, as data says.
 
 Arguments: a folder. It holds ``work.json`` (a list of Work's fields, each with ``times`` and the
-tags of ``more_artifacts``, mutable ones, and ``queue`` if it is another one) and ``workspace/``; store and queue are made below it.
+tags of ``more_artifacts``, mutable ones, and ``queue`` if it is another one) and ``workspace/``;
+store and queue are made below it.
 Prints the keys, in order.
 """
 

@@ -48,7 +48,8 @@ def test_an_unknown_key_inside_a_list_names_the_keys_of_that_list(problems: Prob
     [
         (
             "scheduler: slurm",
-            "scheduler (line 1): got 'slurm'; allowed: auto, drmaa, sbatch, pyslurm, gridengine, local",
+            "scheduler (line 1): got 'slurm'; "
+            "allowed: auto, drmaa, sbatch, pyslurm, gridengine, local",
         ),
         ("export: all", "export (line 1): got 'all'; allowed: NONE, NIL, ALL"),
         ("tmp: maybe", "tmp (line 1): got 'maybe'; allowed: true, false"),
