@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -288,6 +290,36 @@ def test_what_cannot_be_prepared_ends_as_on_a_node_and_its_client_hears_it(
     results = json.loads(site.members("none", "_results")["_results.json"])
     assert (results["exit_msg"], results["artifacts"]) == (row.text, {})
     assert not list((login.spool / "batches").iterdir())
+
+
+def test_a_gateway_that_is_stopped_leaves_nothing_running(
+    login: Any, s3: S3Server, until: Callable[..., Any]
+) -> None:
+    """While it waits for an index that does not answer."""
+    site = Site(login, s3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(90)
+        port = silent.getsockname()[1]
+        site.publish("waits", pip=(f"alpha @ http://127.0.0.1:{port}/alpha-1.5.tar.gz",))
+        gateway = login.gateway()
+        with silent.accept()[0]:
+            assert workers_in(login.spool)
+            gateway.terminate()
+            assert gateway.wait(60) == 0, login.log()
+            until(lambda: not workers_in(login.spool))
+    assert site.state("waits") == "ACCEPTED"
+
+
+def workers_in(spool: Path) -> list[str]:
+    """The processes whose working directory is the staging folder's."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and str(spool / "staging") in str(
+                (process / "cwd").readlink()
+            ):
+                found.append(process.name)
+    return found
 
 
 def test_a_job_that_fetches_for_itself_on_such_a_node_cannot(
