@@ -90,8 +90,8 @@ def judge_limits(site: Site, facts: Facts) -> Iterator[Finding]:
         wait = format_duration(site.stuck_after)
         yield ok(
             "part_limits",
-            f"not enforced (EnforcePartLimits): a job that breaks one waits, and is set aside after "
-            f"{wait} (stuck_after)",
+            "not enforced (EnforcePartLimits): a job that breaks one waits, and is set aside "
+            f"after {wait} (stuck_after)",
         )
     elif enforced:
         yield ok("part_limits", f"enforced when a job is submitted ({enforced})")
