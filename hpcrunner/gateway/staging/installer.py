@@ -57,6 +57,11 @@ def installer_environment(
     return result
 
 
+def only_wheels(ours: Mapping[str, str], site: Mapping[str, str]) -> bool:
+    """Whether nothing is to be built here: who runs the gateway has set PIP_ONLY_BINARY."""
+    return {**ours, **site}.get("PIP_ONLY_BINARY") == ":all:"
+
+
 def run(
     words: Sequence[str],
     environ: Mapping[str, str],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -17,12 +18,13 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.preparation import READY, Attempt, Standing, Waiting, failure_of
 from hpcrunner.gateway.staging import wheelhouse
-from hpcrunner.gateway.staging.installer import installer_environment
+from hpcrunner.gateway.staging.installer import installer_environment, only_wheels
 from hpcrunner.gateway.staging.layout import Layout, stem
 from hpcrunner.gateway.staging.objects import Stopped
 from hpcrunner.gateway.staging.wheelhouse import USED, Wanted
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.interpreter import choose_interpreter, probe
+from hpcrunner.request.errors import shown
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.requirements import (
     PINS,
@@ -38,6 +40,8 @@ THREADS = 2  # pip takes a core each
 KEPT = 7 * 86400.0  # seconds after the last use
 NO_ROOM_PAUSE = 30.0
 _STRAY = 3600.0
+# A requirement that has no address in it, before its marker and pip's own options.
+_BY_NAME = re.compile(r"[A-Za-z0-9][^:@$;]*?(?:(?:;|\s--).*)?")
 _ENDS_WITHIN = 5.0
 
 
@@ -178,7 +182,19 @@ class Wheels:
             groom(planned.python_packages, interpreter.version, gpus=gpus),
             groom(planned.pip, interpreter.version, gpus=gpus),
         )
-        return Wanted(interpreter, phases, installer_settings(planned.environment))
+        settings = installer_settings(planned.environment)
+        if only_wheels(os.environ, self._site.environment):
+            # Whatever a request could choose beside names leads to code that is run here: pip
+            # builds what has an address, named by a wheel of somebody's own index too.
+            settings = ()
+            for line in (line for phase in phases for line in phase.lines):
+                if _BY_NAME.fullmatch(line):
+                    continue
+                raise _failed(
+                    f"{shown(line, 200)} would be built here, and the site takes wheels only",
+                    "name a release that its index has as a wheel",
+                )
+        return Wanted(interpreter, phases, settings)
 
 
 def sweep(layout: Layout, now: float, kept: float = KEPT) -> None:
@@ -202,9 +218,7 @@ def sweep(layout: Layout, now: float, kept: float = KEPT) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _failed(what: str) -> EnvironmentFailed:
-    return EnvironmentFailed(
-        what,
-        where="Python packages, on the login node",
-        remedy="mend 'interpreters' or 'staging_dir' in the site file",
-    )
+def _failed(
+    what: str, remedy: str = "mend 'interpreters' or 'staging_dir' in the site file"
+) -> EnvironmentFailed:
+    return EnvironmentFailed(what, where="Python packages, on the login node", remedy=remedy)

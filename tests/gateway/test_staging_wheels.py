@@ -1,0 +1,95 @@
+"""Python packages on the login node of a site that builds none there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.preparation import Failed, Standing, Waiting
+from hpcrunner.gateway.staging import wheelhouse
+from hpcrunner.gateway.staging.layout import Layout
+from hpcrunner.gateway.staging.wheelhouse import PINS, USED, Wanted
+from hpcrunner.gateway.staging.wheels import Wheels
+from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.reasons import Reason
+from hpcrunner.sites.site import Site
+
+Prepared = Callable[..., Standing]
+ASKED = Experiment("0" * 12, "key", "queue", State.ACCEPTED, 0.0)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Wanted, dict[str, str]]]:
+    """What pip would have been asked for, and its environment."""
+    made: list[tuple[Wanted, dict[str, str]]] = []
+
+    def build(wanted: Wanted, folder: Path, environ: dict[str, str], _: object) -> None:
+        made.append((wanted, environ))
+        (folder / USED).mkdir(parents=True)
+        (folder / PINS).write_text("{}")
+
+    monkeypatch.setattr(wheelhouse, "build", build)
+    return made
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, built: object) -> Iterator[Prepared]:
+    layout = Layout(tmp_path / "staging")
+    layout.prepare()
+    site = Site(name="x", scheduler="local", environment={"PIP_ONLY_BINARY": ":all:"})
+    wheels = Wheels(layout, site)
+
+    def prepare(*lines: str, **settings: str) -> Standing:
+        planned = PlannedExperiment(
+            *("", "key", "name", 1, "run.py", (), ()),
+            python_packages=lines,
+            environment=tuple(settings.items()),
+        )
+        wheels.step(())
+        wheels.want(ASKED, planned)
+        until = time.monotonic() + 60
+        while isinstance(standing := wheels.standing(ASKED), Waiting):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert standing is not None
+        return standing
+
+    yield prepare
+    wheels.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "https://evil.example/x-1.tar.gz",
+        "HTTPS://evil.example/x-1.tar.gz",
+        "https://evil.example/x-1-py3-none-any.whl",  # which may name others by their address
+        "x @ git+https://evil.example/x",
+        "x[y]@https://evil.example/x.zip ; python_version > '3'",
+        "-e git+https://evil.example/x#egg=x",
+        "ftp://evil.example/x.tar.gz",
+        "${PIP_INDEX_URL}",
+    ],
+)
+def test_what_has_an_address_is_not_built_where_the_site_takes_wheels_only(
+    prepared: Prepared, built: list[Any], line: str
+) -> None:
+    standing = prepared("numpy==1.26.4", line)
+    assert isinstance(standing, Failed), line
+    assert standing.reason is Reason.ENVIRONMENT_FAILED
+    assert "takes wheels only" in standing.text and built == []
+
+
+def test_a_request_cannot_have_packages_built_there_after_all(
+    prepared: Prepared, built: list[Any]
+) -> None:
+    lines = ("numpy==1.26.4", "scipy[test] >= 1 ; python_version > '3'", "x==1 --hash=sha256:00")
+    prepared(*lines, PIP_ONLY_BINARY=":none:", PIP_NO_BINARY=":all:", UV_INDEX_URL="http://evil")
+    ((wanted, environ),) = built
+    assert (wanted.settings, environ["PIP_ONLY_BINARY"]) == ((), ":all:")
+    assert "PIP_NO_BINARY" not in environ and "evil" not in str(environ)
