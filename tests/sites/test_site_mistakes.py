@@ -121,8 +121,7 @@ def test_an_unknown_key_inside_a_list_names_the_keys_of_that_list(problems: Prob
         ),
         (
             "polling: fast",
-            "polling (line 1): got 'fast'; "
-            "allowed: a mapping with the keys floor, ceiling",
+            "polling (line 1): got 'fast'; allowed: a mapping with the keys floor, ceiling",
         ),
         (
             "modules: cuda",
