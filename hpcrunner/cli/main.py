@@ -32,7 +32,7 @@ from hpcrunner.request.redact import redact_text
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Run queued machine-learning experiments on Slurm.",
+    help="Run queued machine-learning experiments on a cluster.",
     pretty_exceptions_enable=False,
 )
 app.command("gateway")(gateway.gateway)
@@ -66,7 +66,7 @@ def _main(
         False, "--version", callback=_version, is_eager=True, help="Print the version and end."
     ),
 ) -> None:
-    """Run queued machine-learning experiments on Slurm."""
+    """Run queued machine-learning experiments on a cluster."""
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcrunner.schedulers.command import CommandFailed, Completed, Runner, run
-from hpcrunner.schedulers.environment import query_environment
+from hpcrunner.schedulers.slurm_environment import query_environment
 
 PATIENCE = 25.0  # seconds for a command; a controller that is away holds some for 18
 

@@ -13,6 +13,7 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job.allocation import allocation_of, allocation_variables
 from hpcrunner.job.claim import restart_count
 from hpcrunner.job.workspace import Workspace
+from hpcrunner.request import scheduler_words
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
 
@@ -22,7 +23,7 @@ MODULE = "-m"  # the filename of a script that the client was given as ``pkg::mo
 # The scheduler's and our own words: a message's ``config.env`` may not change them. The device
 # lists are the scheduler's allocation, PYTHONHOME would take the interpreter's library away.
 _PROTECTED = re.compile(
-    r"(SLURM|SLURMD|SBATCH|PMI|PMIX)_.*|STUDIOML_.*|TMPDIR|VIRTUAL_ENV|PYTHONHOME"
+    rf"({'|'.join(scheduler_words.PREFIXES)}).*|(PMI|PMIX)_.*|STUDIOML_.*|TMPDIR|VIRTUAL_ENV|PYTHONHOME"
     r"|(CUDA|NVIDIA|ROCR|HIP|ZE)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK"
 )
 _PERCENT_NAME = re.compile(r"%([^%]*)%")

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Whatever begins with these is a scheduler's to say, not a request's.
-PREFIXES = ("SLURM_", "SGE_")
+PREFIXES = ("SLURM_", "SLURMD_", "SBATCH_", "SGE_")
+# Where a scheduler's commands find it, for jobs that call them too.
+CONFIGURATION = ("SLURM_CONF",)
 
 
 @dataclass(frozen=True, slots=True)

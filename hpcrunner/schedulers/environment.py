@@ -10,8 +10,10 @@ import os
 import pwd
 from collections.abc import Mapping
 
+from hpcrunner.request.scheduler_words import CONFIGURATION
+
 _PLAIN_PATH = "/usr/local/bin:/usr/bin:/bin"
-_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "SLURM_CONF")
+_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", *CONFIGURATION)
 
 
 def job_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -33,17 +35,3 @@ def job_environment(environ: Mapping[str, str]) -> dict[str, str]:
         kept.setdefault("LOGNAME", entry.pw_name)
         kept.setdefault("SHELL", entry.pw_shell)
     return kept
-
-
-def query_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """For commands whose output is parsed: C locale, times as epoch seconds, whole lists.
-
-    ``SLURM_TIME_FORMAT`` and ``SLURM_BITSTR_LEN`` are described in squeue(1) and sacct(1).
-    """
-    return {
-        **job_environment(environ),
-        "LANG": "C",
-        "LC_ALL": "C",
-        "SLURM_TIME_FORMAT": "%s",
-        "SLURM_BITSTR_LEN": "0",
-    }

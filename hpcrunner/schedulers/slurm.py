@@ -23,9 +23,9 @@ from hpcrunner.schedulers.contract import (
     Submission,
     Verdict,
 )
-from hpcrunner.schedulers.environment import query_environment
 from hpcrunner.schedulers.listing import Listing as Listing
 from hpcrunner.schedulers.sightings import UNAVAILABLE, Health, sighting
+from hpcrunner.schedulers.slurm_environment import query_environment
 from hpcrunner.schedulers.states import meaning
 
 log = logging.getLogger(__name__)

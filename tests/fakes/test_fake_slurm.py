@@ -21,7 +21,7 @@ from hpcrunner.batch.native import sbatch_words
 from hpcrunner.schedulers import sacct, sbatch, scancel, squeue
 from hpcrunner.schedulers.command import CommandFailed, Completed
 from hpcrunner.schedulers.contract import Job
-from hpcrunner.schedulers.environment import query_environment
+from hpcrunner.schedulers.slurm_environment import query_environment
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
 

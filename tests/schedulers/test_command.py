@@ -10,7 +10,8 @@ import pytest
 
 from hpcrunner.schedulers import command
 from hpcrunner.schedulers.command import CommandFailed, run
-from hpcrunner.schedulers.environment import job_environment, query_environment
+from hpcrunner.schedulers.environment import job_environment
+from hpcrunner.schedulers.slurm_environment import query_environment
 
 PATH = {"PATH": "/usr/bin:/bin"}
 
