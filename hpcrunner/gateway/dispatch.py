@@ -27,6 +27,7 @@ from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.pace import SubmitRate
 from hpcrunner.gateway.preparation import LOOK_AGAIN, Preparations
 from hpcrunner.gateway.reader import BatchRow, BatchState
+from hpcrunner.gateway.recovery import take_up_folders
 from hpcrunner.gateway.retries import retries_left
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.plan import Plan, PlannedExperiment
@@ -91,39 +92,8 @@ class Dispatch:
         self._settle_pause = _FIRST_PAUSE
 
     def recover(self) -> None:
-        """Look at batch folders that no journal row names, before anything is submitted.
-
-        Either a crash came before the row, or the journal is older than the folder (restored
-        from a backup). A folder whose experiments still wait for that very attempt may have been
-        submitted, so it is taken up as uncertain; one that nobody waits for and nobody started
-        is removed; any other is left and named.
-        """
-        known = self._journal.batch_ids()
-        unknown = [name for name in self._spool.batch_names() if name not in known]
-        waiting = {(e.id, e.attempt): e for e in self._journal.in_state(State.ACCEPTED)}
-        for name in unknown:
-            plan = self._spool.plan(name)
-            planned = plan.experiments if plan else ()
-            tasks = {
-                task: waiting.pop((p.id, p.attempt))
-                for task, p in enumerate(planned, start=1)
-                if (p.id, p.attempt) in waiting
-            }
-            spec = next((e.spec for e in tasks.values()), None)
-            if spec is not None:
-                log.warning("batch %s: not in the journal; looked up before it is used", name)
-                members = {task: e.id for task, e in tasks.items()}
-                self._journal.begin_batch(name, spec, members, size=len(planned))
-            elif not self._spool.started(name):
-                self._spool.remove_batch(name)
-                continue
-            if len(tasks) < len(planned):
-                log.error(
-                    "batch %s: %d of its experiments are unknown to the journal, and may have "
-                    "run; was the spool restored from a backup? Its folder is kept",
-                    name,
-                    len(planned) - len(tasks),
-                )
+        """See to batch folders that no row names, before anything is submitted: recovery.py."""
+        take_up_folders(self._journal, self._spool)
         self._take_turns()
 
     def step(self, go_on: Callable[[], bool] = lambda: True) -> int:
