@@ -131,7 +131,7 @@ def test_a_plan_from_before_an_upgrade_runs_in_its_container_too(
     assert f"False True a b {node.home}/" in node.log()
 
 
-MARK = "of-the-container-tests"
+MARK = f"of-the-container-tests-{os.getpid()}"  # another run may be on this machine
 SLOW = """
 import os, signal, sys, time
 told = []
