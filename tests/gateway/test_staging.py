@@ -368,6 +368,25 @@ def test_the_word_that_all_is_there_goes_last(desk: Desk) -> None:
     assert desk.stored(e, "_results") == b"ok"
 
 
+def test_a_fault_of_ours_while_results_are_sent_is_no_end_that_never_comes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e = desk.running()
+    saved = desk.save(e, "retval", b"42")
+
+    def fault(*_: object) -> object:
+        raise RuntimeError("of ours")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.uploads._sender, "send", fault)
+        assert desk.uploads.settle(e, record_of(e, saved)) is None
+        ending = desk.uploads._endings[e.id, 1]
+        desk.until(lambda: ending.troubles)
+        assert "RuntimeError: of ours" in ending.troubles[0].text
+    assert desk.settled(e, saved) == ()
+    assert desk.stored(e, "retval") == b"42"
+
+
 def test_somebody_who_cancels_waits_for_no_store(desk: Desk) -> None:
     e = desk.running()
     saved = desk.save(e, "retval", b"42")

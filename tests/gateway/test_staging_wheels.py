@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpcrunner.gateway.experiment import Experiment, State
-from hpcrunner.gateway.preparation import Failed, Standing, Waiting
+from hpcrunner.gateway.preparation import READY, Failed, Standing, Waiting
 from hpcrunner.gateway.staging import wheelhouse
 from hpcrunner.gateway.staging.layout import Layout
 from hpcrunner.gateway.staging.wheelhouse import PINS, USED, Wanted
@@ -93,3 +95,43 @@ def test_a_request_cannot_have_packages_built_there_after_all(
     ((wanted, environ),) = built
     assert (wanted.settings, environ["PIP_ONLY_BINARY"]) == ((), ":all:")
     assert "PIP_NO_BINARY" not in environ and "evil" not in str(environ)
+
+
+def test_a_disk_that_is_full_for_one_lets_those_who_waited_with_him_go(
+    tmp_path: Path, built: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "staging")
+    layout.prepare()
+    wheels = Wheels(layout, Site(name="x", scheduler="local"))
+    group = [Experiment(f"{n:012x}", "key", "queue", State.ACCEPTED, 0.0) for n in range(4)]
+    begin = threading.Event()
+    build = wheelhouse.build
+
+    def slow(*words: Any) -> None:
+        begin.wait(60)
+        build(*words)
+
+    touch = Path.touch
+
+    def full(path: Path, **how: Any) -> None:
+        if path.name.startswith(group[0].id):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        touch(path, **how)
+
+    monkeypatch.setattr(wheelhouse, "build", slow)
+    monkeypatch.setattr(Path, "touch", full)
+    planned = PlannedExperiment(
+        *("", "key", "name", 1, "run.py", (), ()), python_packages=("numpy==1.26.4",)
+    )
+    until = time.monotonic() + 60
+    for e in group:
+        wheels.want(e, planned)
+        while "being fetched" not in str(wheels.standing(e)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    begin.set()
+    while [wheels.standing(e) for e in group[1:]] != [READY] * 3:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert "No space left" in str(wheels.standing(group[0]))
+    wheels.close()

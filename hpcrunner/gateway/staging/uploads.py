@@ -262,7 +262,16 @@ class Uploads:
 
     def _give(self, job: Job) -> None:
         self._busy.add(job.attempt)
-        self._workers.give(lambda: self._answers.put(self._sender.send(job)))
+        self._workers.give(lambda: self._answers.put(self._sent(job)))
+
+    def _sent(self, job: Job) -> Answer:
+        """What became of it, a fault of ours too: an end waits for an answer."""
+        try:
+            return self._sender.send(job)
+        except Exception as fault:
+            log.exception("%s: a fault while its results were sent", job.attempt[0])
+            what = " ".join(f"{type(fault).__name__}: {fault}".split())
+            return Answer(job, troubles=(Trouble(f"its results were not saved: {what}", True),))
 
     def _take_answers(self) -> None:
         while not self._answers.empty():

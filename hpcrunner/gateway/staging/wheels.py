@@ -110,9 +110,7 @@ class Wheels:
         except HpcrunnerError as error:
             fetch.standing = failure_of(error)
         except OSError as error:
-            # The gateway's own disk is at fault, which is no failure of an experiment.
-            fetch.standing = Waiting(f"{self._layout.wheels}: {error.strerror or error}")
-            self._workers.give_later(NO_ROOM_PAUSE, partial(self._guarded, fetch))
+            self._again(fetch, error)
         except Exception as error:
             log.exception("%s: a fault while its packages were fetched", fetch.attempt[0])
             fetch.standing = failure_of(_failed(f"{type(error).__name__}: {error}"))
@@ -153,17 +151,25 @@ class Wheels:
                 for other in waiting:
                     if other is not fetch:
                         self._workers.give(partial(self._guarded, other))
-        for other in waiting:
-            self._settle(other, folder, standing)
+        if standing is not None:
+            for other in waiting:
+                self._settle(other, folder, standing)
 
-    def _settle(self, fetch: _Fetch, folder: Path, standing: Standing | None) -> None:
-        if standing is None:
-            return
+    def _settle(self, fetch: _Fetch, folder: Path, standing: Standing) -> None:
         if standing is READY:
-            (folder / USED / stem(fetch.attempt)).touch(mode=0o600)
-            os.utime(folder / PINS)
+            try:
+                (folder / USED / stem(fetch.attempt)).touch(mode=0o600)
+                os.utime(folder / PINS)
+            except OSError as error:  # the others have their folder, or its trouble, all the same
+                self._again(fetch, error)
+                return
             fetch.folder = str(folder)
         fetch.standing = standing
+
+    def _again(self, fetch: _Fetch, error: OSError) -> None:
+        """The gateway's own disk is at fault, which is no failure of an experiment."""
+        fetch.standing = Waiting(f"{self._layout.wheels}: {error.strerror or error}")
+        self._workers.give_later(NO_ROOM_PAUSE, partial(self._guarded, fetch))
 
     def _unwanted(self, key: str) -> bool:
         with self._lock:
