@@ -64,10 +64,15 @@ def start(layout: Layout) -> None:
 def start_one(layout: Layout, name: str) -> None:
     """Start one daemon and wait: for the master until it answers, for the host until it is in."""
     (daemon,) = (daemon for daemon in daemons(layout) if daemon.name == name)
-    alone = name == EXECD and process.running(layout, QMASTER) is None
-    ready = _answers if name == QMASTER else _reports
+
+    def ready() -> bool:
+        # A master that was away knows its host again once both have spoken.
+        if name == QMASTER and process.running(layout, EXECD) is None:
+            return _answers(layout)
+        return process.running(layout, QMASTER) is None or (_answers(layout) and _reports(layout))
+
     process.start(layout, daemon)
-    process.wait_until(layout, name, lambda: alone or ready(layout), 60)
+    process.wait_until(layout, name, ready, 60)
 
 
 def cancel_all(layout: Layout) -> None:
