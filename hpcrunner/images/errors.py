@@ -13,6 +13,14 @@ class ImageUnusable(StorageError):
     reason = Reason.ARTIFACT_REFUSED
 
 
+_EXIT_CODES = {
+    Reason.ARTIFACT_NOT_FOUND: 66,  # EX_NOINPUT
+    Reason.ARTIFACT_DENIED: 77,  # EX_NOPERM
+    Reason.ARTIFACT_REFUSED: 65,  # EX_DATAERR
+    Reason.JOB_SIDE_FAULT: 73,  # EX_CANTCREAT: the cache
+}
+
+
 class PullFailed(StorageError):
     """An image did not come; ``reason`` says whether it ever will."""
 
@@ -26,6 +34,7 @@ class PullFailed(StorageError):
     ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.reason = reason
+        self.exit_code = _EXIT_CODES.get(reason, StorageError.exit_code)
 
 
 class FailedBefore(StorageError):
@@ -34,6 +43,7 @@ class FailedBefore(StorageError):
     def __init__(self, line: str, reason: Reason) -> None:
         super().__init__(line)
         self.reason = reason
+        self.exit_code = _EXIT_CODES.get(reason, StorageError.exit_code)
 
 
 def no_room(where: str) -> PullFailed:

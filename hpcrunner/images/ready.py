@@ -55,6 +55,12 @@ def ready_image(
                 where=f"container image {image.reference}",
                 remedy="name a file that all nodes see",
             )
+        if path.is_dir():
+            raise ImageUnusable(
+                "is a folder, and not the root of an image",
+                where=f"container image {image.reference}",
+                remedy="name an image file, or a folder that apptainer build --sandbox has made",
+            )
         # A client's own packing of a file, or one whose signature is to be checked: as in a store.
     cache = ImageCache(images_folder(node, environ), setup.size, mark=mark, tell=tell, pause=pause)
     version = version_of(image.location) if image.location is not None else ""

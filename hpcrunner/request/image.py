@@ -34,6 +34,7 @@ WHERE = "artifact _singularity"
 DOCKER_HUB = "docker.io"
 
 _STORES = frozenset({"s3", "gs", "http", "https"})
+_SCHEMES = _STORES | {"docker", "dockerhub", "oras", "library", "shub", "file"}
 _HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 _SHUB_HOST = "singularity-hub.org"
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?")
@@ -347,6 +348,14 @@ def _climbs(path: str) -> bool:
 
 def _refused(qualified: str) -> ImageRefused:
     harmless = re.sub(r"//[^/@]*@", "//…@", qualified)  # no password in an error's text
+    scheme, mark, _ = qualified.partition("://")
+    if qualified.startswith("/") or (mark and scheme.lower() in _SCHEMES):
+        return ImageRefused(
+            f"not an address of one image: {shown(harmless, 200)}",
+            where=WHERE,
+            remedy="registries' names are in lower case; no '..', no empty part, no space or "
+            "other mark that could be read in two ways",
+        )
     return ImageRefused(
         f"not a container image: {shown(harmless, 200)}",
         where=WHERE,

@@ -109,6 +109,9 @@ def test_bytes_that_are_no_image_are_refused(cache: Cache, tmp_path: Path) -> No
     for image in (stored(tmp_path / "a.sif"), str(tmp_path / "a.sif")):
         with pytest.raises(ImageUnusable, match="not a container image"):
             cache.get(image)
+        with pytest.raises(StorageError, match="not a container image") as again:
+            cache.get(image)
+        assert again.value.exit_code == ImageUnusable.exit_code
     assert cache.files() == []
 
 

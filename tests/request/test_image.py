@@ -195,8 +195,17 @@ def test_what_only_looks_like_it_is_not_covered(prefix: str, image: str) -> None
     ],
 )
 def test_an_address_that_climbs_is_no_image(image: str) -> None:
-    with pytest.raises(ImageRefused, match="not a container image"):
+    with pytest.raises(ImageRefused, match="not an address of one image"):
         named_image(image, ImageRules())
+
+
+def test_a_known_scheme_is_not_called_unknown() -> None:
+    with pytest.raises(ImageRefused) as refused:
+        named_image("docker://Python:3", ImageRules())
+    assert "lower case" in refused.value.line()
+    assert "allowed" not in refused.value.line()
+    with pytest.raises(ImageRefused, match="not a container image.*allowed: docker://"):
+        named_image("dokcer://python:3", ImageRules())
 
 
 @pytest.mark.parametrize(
