@@ -129,7 +129,13 @@ def _chosen(
 
 
 def _no_fit(ask: _Ask, partitions: Sequence[Partition], where: str) -> NoFit:
-    reasons = [f"{p.name}: {' and '.join(_obstacles(ask, p))}" for p in partitions]
+    # Many entries fail alike (a file by 'site init' has one for each kind of nodes): told once.
+    alike: dict[str, list[str]] = {}
+    for partition in partitions:
+        names = alike.setdefault(" and ".join(_obstacles(ask, partition)), [])
+        if partition.name not in names:
+            names.append(partition.name)
+    reasons = [f"{', '.join(names)}: {obstacle}" for obstacle, names in alike.items()]
     each = " (gpuMem is the memory of each GPU)" if ask.gpus.memory else ""
     return NoFit(
         f"the request fits no partition: {'; '.join(reasons)}",

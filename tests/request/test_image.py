@@ -204,7 +204,7 @@ def test_a_known_scheme_is_not_called_unknown() -> None:
         named_image("docker://Python:3", ImageRules())
     assert "lower case" in refused.value.line()
     assert "allowed" not in refused.value.line()
-    with pytest.raises(ImageRefused, match="not a container image.*allowed: docker://"):
+    with pytest.raises(ImageRefused, match=r"not a container image.*allowed: docker://"):
         named_image("dokcer://python:3", ImageRules())
 
 

@@ -90,6 +90,15 @@ def test_one_partition_may_stand_twice_for_two_kinds_of_nodes() -> None:
     large = {"name": "g", "max_memory": "1T", "gpus": [GPU["gpus"][0]]}  # type: ignore[index]
     spec = place(wanted(gpus=1, ram=100 * GIB), site(small, large))
     assert (spec.partition, spec.gpu_type) == ("g", "a100")
+    with pytest.raises(NoFit) as caught:
+        place(wanted(gpus=1, ram=2000 * GIB), site(small, large, small, CPU, LONG))
+    assert caught.value.line().count("64 GiB allowed") == 1
+
+
+def test_partitions_that_fail_alike_are_told_together() -> None:
+    plain = {"name": "a"}
+    with pytest.raises(NoFit, match="partition: a, b: no GPUs; ask for less"):
+        place(wanted(gpus=1), site(plain, {"name": "b"}, plain))
 
 
 def test_a_request_that_fits_nowhere_is_told_why_for_each_partition() -> None:
