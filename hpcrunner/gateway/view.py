@@ -156,4 +156,6 @@ def exit_code(experiment: Experiment) -> int:
         return 124
     if experiment.state is State.CANCELLED:
         return 130
-    return experiment.exit_code or 1
+    # What a container's runtime ended with is no exit code of the payload.
+    own = experiment.reason is Reason.PAYLOAD_EXIT
+    return experiment.exit_code or 1 if own else 1

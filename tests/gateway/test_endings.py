@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from hpcrunner.gateway.endings import CONTRARY, Evidence, Patience, judge
-from hpcrunner.gateway.experiment import State
+from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.view import exit_code
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
 from hpcrunner.schedulers.contract import JobState, Sighting, Verdict
@@ -190,3 +191,20 @@ def test_a_site_without_accounting_does_not_wait_for_it() -> None:
     outcome = judge(Evidence(live, WON, ended_since=NOW), patience, NOW)
     assert outcome is not None
     assert outcome.state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "ends_with"),
+    [
+        (Reason.PAYLOAD_EXIT, 3, 3),
+        (Reason.PAYLOAD_SIGNAL, None, 1),
+        (Reason.MAX_DURATION, 143, 124),
+        (Reason.PAYLOAD_NOT_STARTED, 255, 1),  # a container runtime's own
+        (Reason.UPLOAD_FAILED, 0, 1),
+    ],
+)
+def test_whoever_waits_gets_the_exit_code_of_the_payload_and_of_nothing_else(
+    reason: Reason, code: int | None, ends_with: int
+) -> None:
+    told = Experiment("a", "k", "q", State.FAILED, 1.0, reason=reason, exit_code=code)
+    assert exit_code(told) == ends_with
