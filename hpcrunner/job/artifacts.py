@@ -168,8 +168,13 @@ def uploader(
     workspace: Workspace,
     singles: Mapping[str, str],
     events: Events,
+    *,
+    confined: bool = False,
 ) -> Upload:
     """What packs and stores one artifact, in the tar habits of the request's own client.
+
+    ``confined``: the payload sees nothing but its folders, so a link that it makes is not to be
+    followed out of them here.
 
     ``singles`` is read when an artifact is stored, not before. What has the same content as at
     its last upload here is not sent again: the upload then returns what it returned last time.
@@ -189,6 +194,7 @@ def uploader(
             newest_mtime_floor=None if path.is_dir() else time.time() + _LATER,
             old_client=old_client,
             stored=known,
+            within=workspace.root if confined else None,
         )
         if before is not None and packed.content == known:
             return before

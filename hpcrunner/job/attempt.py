@@ -238,7 +238,8 @@ class _Attempt:
                 from hpcrunner.job.gpucheck import check_gpus
 
                 check_gpus(experiment, self.environ, plan.setup.gpu_check, os.uname().nodename)
-            upload = artifacts.uploader(experiment, workspace, singles, events)
+            confined = bool(experiment.exec_words) and plan.setup.container.isolation
+            upload = artifacts.uploader(experiment, workspace, singles, events, confined=confined)
             files = self._metadata_files(workspace)
             self.upload = self.fence.guards(
                 files.uploading(upload, tar=lambda: self.payload_started_at is not None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from hpcrunner.job.events import Events
@@ -48,7 +49,16 @@ def write_results(folder: Path, key: str, host: str, error: str, saved: Iterable
     Raises OSError.
     """
     document = results_document(key, host, error, saved)
+    if folder.is_symlink():
+        folder.unlink()
     folder.mkdir(mode=0o700, exist_ok=True)
-    # What the payload may have left there is not for the client, and may be a link.
-    (folder / RESULTS_FILE).unlink(missing_ok=True)
-    (folder / RESULTS_FILE).write_text(document, encoding="utf-8")
+    # What the payload may have left there is not for the client, and may be a link, as the folder.
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(RESULTS_FILE, dir_fd=handle)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(RESULTS_FILE, flags, 0o600, dir_fd=handle), "wb") as file:
+            file.write(document.encode())
+    finally:
+        os.close(handle)

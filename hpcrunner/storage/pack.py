@@ -52,6 +52,7 @@ def pack(
     newest_mtime_floor: float | None = None,
     old_client: bool = False,
     leave_out: LeaveOut | None = None,
+    within: Path | None = None,
 ) -> Packed:
     """Write ``source`` as a PAX tar.
 
@@ -69,7 +70,8 @@ def pack(
 
     ``newest_mtime_floor``: no member's mtime is earlier than this (epoch seconds). The
     completion service takes only results that are later than its submission, by its own clock.
-    ``leave_out`` is asked for each relative name (folders with a slash at their end).
+    ``leave_out`` is asked for each relative name (folders with a slash at their end). With
+    ``within``, nothing outside that folder is read, whatever becomes a link meanwhile.
 
     Raises OSError where ``source`` itself cannot be read, or ``into`` not be written.
     """
@@ -82,7 +84,8 @@ def pack(
         errors="surrogateescape",
         copybufsize=_CHUNK,
     )
-    packing = _Packing(tar, os.path.realpath(source), newest_mtime_floor, leave_out)
+    root = os.path.realpath(source)
+    packing = _Packing(tar, root, newest_mtime_floor, leave_out, _seen_as(within))
     if source.is_dir():
         packing.folder(source, "./" if old_client else "")
     else:
@@ -138,6 +141,7 @@ class _Packing:
         root: str,
         mtime_floor: float | None,
         leave_out: LeaveOut | None,
+        within: str,
     ) -> None:
         self.members = 0
         self.content = hashlib.sha256()
@@ -146,16 +150,17 @@ class _Packing:
         self._root = root
         self._mtime_floor = mtime_floor
         self._leave_out = leave_out
+        self._within = within
 
     def folder(self, folder: Path, prefix: str) -> None:
         """The entries of the folder and all below, parents first. OSError: it cannot be read."""
-        waiting = [(folder / name, name) for name in reversed(_names(folder))]
+        waiting = [(folder / name, name) for name in reversed(self._names(folder))]
         while waiting:
             path, name = waiting.pop()
             try:
                 status = path.lstat()
                 is_folder = stat.S_ISDIR(status.st_mode)
-                inner = _names(path) if is_folder else []
+                inner = self._names(path) if is_folder else []
             except OSError as error:
                 self._unreadable(name, error)
                 continue
@@ -180,6 +185,11 @@ class _Packing:
             self._unreadable(name, error)
             return
         try:
+            if not self._is_inside(handle):
+                if must:
+                    raise _outside(path)
+                self.left_out.append(f"{name}: it is outside of the experiment's folder")
+                return
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 if must:
@@ -190,6 +200,22 @@ class _Packing:
             self._write(member, _Steady(handle, status.st_size, self.content.update))
         finally:
             os.close(handle)
+
+    def _names(self, folder: Path) -> list[str]:
+        if not self._within:
+            return _names(folder)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if not self._is_inside(handle):
+                raise _outside(folder)
+            return sorted(os.listdir(handle), key=os.fsencode)
+        finally:
+            os.close(handle)
+
+    def _is_inside(self, handle: int) -> bool:
+        """By what the kernel has opened: a path may lead elsewhere a moment later."""
+        path = _path_of(handle) if self._within else ""
+        return path == self._within or path.startswith(f"{self._within}/")
 
     def _link(self, path: Path, name: str, prefix: str, status: os.stat_result) -> None:
         try:
@@ -231,6 +257,25 @@ class _Packing:
     def _unreadable(self, name: str, error: OSError) -> None:
         if error.errno not in _GONE:
             self.left_out.append(f"{name}: {error.strerror}")
+
+
+def _seen_as(folder: Path | None) -> str:
+    """A folder's path as the kernel tells it of what is open; "" for none."""
+    if folder is None:
+        return ""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _path_of(handle)
+    finally:
+        os.close(handle)
+
+
+def _path_of(handle: int) -> str:
+    return os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115
+
+
+def _outside(path: Path) -> OSError:
+    return OSError(errno.EXDEV, "leads out of the experiment's folder", str(path))
 
 
 def _names(folder: Path) -> list[str]:

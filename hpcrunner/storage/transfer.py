@@ -78,6 +78,7 @@ def upload(
     leave_out: LeaveOut | None = None,
     store: Store | None = None,
     stored: str = "",
+    within: Path | None = None,
 ) -> Packed:
     """Pack a folder or file as ``pack`` does, and write it as one object, whole or not at all.
 
@@ -95,6 +96,7 @@ def upload(
             newest_mtime_floor=newest_mtime_floor,
             old_client=old_client,
             leave_out=leave_out,
+            within=within,
         )
         if packed.content == stored:
             return packed

@@ -278,6 +278,30 @@ def test_an_image_that_cannot_be_run_is_named_on_one_line(
     assert "\n" not in record.text
 
 
+def test_links_that_a_container_leaves_lead_nobody_to_the_nodes_own_files(
+    node: Node, contained: Callable[..., PlannedExperiment], tmp_path: Path
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "key").write_text("s3cr3t of the host")
+    node.write(
+        contained(
+            node.script(
+                "import os, sys; os.rmdir('../modeldir'); os.symlink(sys.argv[1], '../modeldir')\n"
+                "print('linked')",
+                str(private),
+            )
+        )
+    )
+    node.start().wait(60)
+    record = node.record()
+    assert record.reason is Reason.UPLOAD_FAILED, node.log()
+    assert "leads out of the experiment's folder" in record.text
+    assert "linked" in node.log()
+    stored = b"".join(path.read_bytes() for path in node.store.rglob("*.tar"))
+    assert b"s3cr3t of the host" not in stored
+
+
 def test_a_node_without_the_runtime_is_at_fault(
     node: Node, contained: Callable[..., PlannedExperiment]
 ) -> None:

@@ -398,3 +398,35 @@ def test_the_signature_shows_every_change(folder: Path, change) -> None:
 
 def test_what_is_not_there_has_no_signature(folder: Path) -> None:
     assert content_signature(folder / "missing").digest == ""
+
+
+@pytest.mark.parametrize("which", ["folder", "inner", "file"])
+def test_nothing_outside_is_read_through_what_becomes_a_link_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "model" / "inner", outside / "inner"):
+        folder.mkdir(parents=True)
+        (folder / "key").write_text("s3cr3t" if folder.is_relative_to(outside) else "mine")
+    swapped = {"folder": root / "model", "inner": root / "model" / "inner", "file": None}[which]
+    source = root / "model"
+    if swapped is None:
+        source = root / "single"
+        source.symlink_to(outside / "inner" / "key")
+    real = os.open
+
+    def late(path: object, *words: int, **more: object) -> int:
+        if swapped is not None and str(path) == str(swapped) and not swapped.is_symlink():
+            swapped.rename(root / "moved")
+            swapped.symlink_to(outside if which == "folder" else outside / "inner")
+        return real(path, *words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", late)
+    into = io.BytesIO()
+    try:
+        packed = pack(source, into, within=root)
+    except OSError as error:
+        assert "leads out" in str(error) and which != "inner"
+    else:
+        assert which == "inner" and "leads out" in packed.left_out[0]
+    assert b"s3cr3t" not in into.getvalue()
