@@ -101,7 +101,7 @@ def test_equal_requests_of_two_owners_under_one_rule_still_travel_as_one_array()
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"cpus": 9}, "cpu: 9 CPUs asked, 8 allowed"),
+        ({"cpus": 9}, "cpu, gpu: 9 CPUs asked, 8 allowed"),
         ({"gpus": 2}, "2 GPUs asked, a100 has 1"),
         ({"ram": 20 * GIB}, "20 GiB of memory asked, 16 GiB allowed"),
         ({"max_duration": 7201.0}, "02:00:01 of time asked, 02:00:00 allowed"),
