@@ -99,16 +99,26 @@ class Metrics:
             self._at, self._used = now, max(usage.cpu, self._used)
             percent = round(100 * share, 1)
             line = f"time: {self._clock()} CPU: {percent} mem: {usage.memory} {gpus} \n"
-            # The folder is the payload's too: no link is followed, no pipe waited for.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-            fd = os.open(self._file, flags | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, line.encode())
-            finally:
-                os.close(fd)
+            _append(self._file, line.encode())
         except OSError:
             return False
         return True
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add to a file in a folder that is the payload's too: it may have made links of both, or a
+    pipe, which are not followed or waited for. Raises OSError.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(path.name, flags | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(folder)
 
 
 def metrics_of(

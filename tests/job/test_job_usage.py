@@ -109,18 +109,23 @@ def test_percent_are_of_the_jobs_cpus_since_the_line_before(
     )
 
 
-@pytest.mark.parametrize("spoil", ["link", "pipe", "gone"])
+@pytest.mark.parametrize("spoil", ["link", "folder is a link", "pipe", "gone"])
 def test_a_payload_that_spoils_the_file_is_not_disturbed_and_nothing_is_followed(
     tmp_path: Path, metrics: Callable[..., Metrics], spoil: str
 ) -> None:
     path = tmp_path / "_metrics"
     if spoil == "link":
         path.symlink_to(tmp_path / "elsewhere")
+    elif spoil == "folder is a link":
+        (tmp_path / "theirs").mkdir()
+        path.symlink_to(tmp_path / "theirs")
+        path = path / "_metrics"
     elif spoil == "pipe":
         os.mkfifo(path)
     made = metrics(file=path / "below" if spoil == "gone" else path)
     assert made._write("") is False
     assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "theirs" / "_metrics").exists()
 
 
 def test_a_driver_that_hangs_holds_up_no_ending(metrics: Callable[..., Metrics]) -> None:
