@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,14 @@ from hpcrunner.batch.script import check_templates
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.sites.folders import site_folders
 from hpcrunner.sites.load import load_site
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@,-]*")  # as the key name of a site file has it
+
+
+class BadName(HpcrunnerError):
+    """No site can have that name."""
+
+    exit_code = 64  # EX_USAGE
 
 
 class CannotWrite(HpcrunnerError):
@@ -28,10 +37,19 @@ def already(path: Path) -> CannotWrite:
 
 
 def place_of(name: str) -> Path:
-    """Where a site of that name belongs: in the user's own folder. A path is itself."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        return Path(name).expanduser()
-    return site_folders()[0].path / f"{name}.yaml"
+    """Where a site of that name belongs: in the user's own folder. A path is itself.
+
+    Raises BadName.
+    """
+    is_path = "/" in name or name.endswith((".yaml", ".yml"))
+    path = Path(name).expanduser() if is_path else site_folders()[0].path / f"{name}.yaml"
+    if not _NAME.fullmatch(path.stem):
+        raise BadName(
+            f"no site can be called {path.stem!r}",
+            where="site init",
+            remedy="write letters, digits and . _ + @ , - (the first a letter or a digit)",
+        )
+    return path
 
 
 def write_site(path: Path, text: str) -> None:

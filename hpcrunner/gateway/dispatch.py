@@ -323,6 +323,8 @@ class Dispatch:
 
     def _refused(self, batch: Batch, line: str) -> None:
         """A refusal for good; the nodes that retries keep off may be all there are."""
+        if batch.spec.partition:
+            line = f"partition {batch.spec.partition}: {line}"
         if batch.spec.exclude:
             log.warning("batch %s: refused: %s; tried with all nodes", batch.id, line)
             why = f"waits without keeping off {', '.join(batch.spec.exclude)}: {line}"

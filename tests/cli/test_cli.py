@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from hpcrunner.cli.main import app
 
 HPCRUNNER = str(Path(sys.executable).with_name("hpcrunner"))
 REQUESTS = Path(__file__).parents[1] / "data" / "requests"
@@ -265,6 +269,7 @@ BAD = [
     (["gateway", "--pubsub-timeout", "0s"], 64, "--pubsub-timeout"),
     (["gateway", "--limit-idle-duration", "a while"], 65, "a while"),
     (["render", "bad.json", "--site", "torn.yaml"], 78, "line"),
+    (["site", "init", "a b"], 64, "a b"),
 ]
 
 
@@ -345,3 +350,25 @@ def test_a_container_runs_on_a_workstation(person: Person, containers: Any) -> N
     assert "runscript of the image:" in out
     _, err = person.run("submit", "--wait", code=2)
     assert "neither a script nor --container" in err
+
+
+def _words_of(command: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every command and long option below it, with the command's words."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _words_of(below, f"{path} {name}")
+        yield path, f"{path} {name}"
+    for parameter in command.params:
+        for option in [*parameter.opts, *parameter.secondary_opts]:
+            if option.startswith("--") and option != "--help":
+                yield path, option
+
+
+def test_every_command_and_option_stands_in_the_docs() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "cli.md").read_text() + (docs / "doctor.md").read_text()
+    missing = [
+        (command, word)
+        for command, word in _words_of(typer.main.get_command(app), "hpcrunner")
+        if not re.search(rf"{re.escape(word)}(?![\w-])", text)
+    ]
+    assert missing == []
