@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import signal
 import subprocess
@@ -256,42 +254,3 @@ def test_nothing_ends_or_doubles_because_a_part_is_away(cell: Cell) -> None:
     assert cell.runs() == {"hold": 4}
     # One array, submitted once.
     assert len({e["job_id"].partition(".")[0] for e in told}) == 1
-
-
-@pytest.mark.skipif("HPCRUNNER_POWER_CUT" not in os.environ, reason="a host that returns is slow")
-def test_a_power_cut_of_the_host_is_a_node_failure_and_tried_again(cell: Cell) -> None:
-    """Grid Engine looks for jobs that did not survive once a minute, so this takes minutes."""
-    cell.publish("hold")
-    with cell.gateway():
-        until(lambda: cell.runs()["hold"] == 1)
-        _, job_side, _ = cell.ledger()[0]
-        with without("execd"):
-            kill_tree(shepherd_of(job_side))
-            time.sleep(5)
-            assert set(cell.states().values()) == {"RUNNING"}
-        until(lambda: cell.runs()["hold"] == 2, 200)
-        (cell.flow.folder / "go").touch()
-        until(lambda: set(cell.states().values()) == {"SUCCEEDED"}, 200)
-    assert "NODE_FAIL" in cell.flow.log()
-    assert [e["attempt"] for e in cell.flow.status()] == [2]
-
-
-def shepherd_of(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    parent = int(re.findall(r"PPid:\s+(\d+)", status)[0])
-    assert "sge_shepherd" in Path(f"/proc/{parent}/cmdline").read_text()
-    return parent
-
-
-def kill_tree(pid: int) -> None:
-    """All of it at once: stopped, so that nobody sees another die, then killed."""
-    found, todo = [pid], [pid]
-    while todo:
-        of = todo.pop()
-        os.kill(of, signal.SIGSTOP)
-        children = Path(f"/proc/{of}/task/{of}/children").read_text().split()
-        below = [int(child) for child in children]
-        found += below
-        todo += below
-    for one in found:
-        os.kill(one, signal.SIGKILL)

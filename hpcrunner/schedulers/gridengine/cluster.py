@@ -55,6 +55,7 @@ class GridEngine:
     environment: Mapping[str, str] = field(default_factory=lambda: query_environment(os.environ))
     clock: Callable[[], float] = time.monotonic
     listing: Listing[qstat.LiveJob] = field(default_factory=Listing)
+    _looks: int = field(default=0, repr=False)
     _over_since: dict[Job, float] = field(default_factory=dict, repr=False)
     _notices: Notices = field(default_factory=lambda: Notices(log), repr=False)
     _told: set[str] = field(default_factory=set, repr=False)
@@ -131,8 +132,16 @@ class GridEngine:
             return None
 
     def _accounts(self, jobs: Sequence[Job], since: float) -> qacct.Accounts | None:
+        names = [job.name for job in jobs]
         try:
-            return self._accounted([job.name for job in jobs], since)
+            accounts = self._accounted(names, since)
+            missing = sorted({job.name for job in jobs if job not in accounts.runs})
+            if missing and len(set(names)) > 1:
+                # One of them a look, each in its turn: it may have failed before it began.
+                self._looks += 1
+                alone = missing[self._looks % len(missing)]
+                accounts = accounts.plus(self._accounted([alone], since))
+            return accounts
         except SchedulerUnavailable as error:
             self._notices.warn(error.where, error.line())
             return None

@@ -58,6 +58,10 @@ class Accounts:
 
     runs: Mapping[Job, AccountedJob] = field(default_factory=dict)
 
+    def plus(self, other: Accounts) -> Accounts:
+        """Both together."""
+        return Accounts({**self.runs, **other.runs})
+
     def find(self, job: Job) -> AccountedJob | None:
         """How the job ended; None where it has not, or will be started again."""
         run = self.runs.get(job)
@@ -67,11 +71,13 @@ class Accounts:
 def argv(user: str, names: Sequence[str], since: float) -> list[str]:
     """The query for runs of jobs of these names that began after ``since`` (epoch).
 
-    One call, whatever the count: one name as it stands, else all names that may be ours.
+    One call, whatever the count: one name as it stands, with runs that failed before they began
+    (their start is 0, which ``-b`` hides), else all names that may be ours.
     """
-    name = names[0] if len(set(names)) == 1 else f"{NAME_PREFIX}*"
+    if len(set(names)) == 1:
+        return ["qacct", "-o", user, "-j", names[0]]
     begun = time.strftime("%Y%m%d%H%M", time.gmtime(max(since - _SKEW, 0)))
-    return ["qacct", "-o", user, "-b", begun, "-j", name]
+    return ["qacct", "-o", user, "-b", begun, "-j", f"{NAME_PREFIX}*"]
 
 
 def parse(completed: Completed) -> Accounts:
