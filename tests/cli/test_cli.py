@@ -270,6 +270,7 @@ BAD = [
     (["gateway", "--limit-idle-duration", "a while"], 65, "a while"),
     (["render", "bad.json", "--site", "torn.yaml"], 78, "line"),
     (["site", "init", "a b"], 64, "a b"),
+    (["image", "pull", "docker://x", "--site", "nocache.yaml"], 73, "/proc/nowhere"),
 ]
 
 
@@ -280,6 +281,9 @@ def test_bad_input_is_one_line_and_a_documented_code(
     (person.folder / "bad.json").write_text("{")
     (person.folder / "bad.yaml").write_text("schedulr: local\n")
     (person.folder / "torn.yaml").write_text("name: [x\n")
+    (person.folder / "nocache.yaml").write_text(
+        "scheduler: local\ncontainer: {runtime: apptainer, cache: /proc/nowhere}\n"
+    )
     process = person.start(*words)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
