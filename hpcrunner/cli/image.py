@@ -30,12 +30,6 @@ class NoContainers(HpcrunnerError):
     exit_code = 78  # EX_CONFIG
 
 
-class CacheUnusable(HpcrunnerError):
-    """The cache's folder cannot be made or written."""
-
-    exit_code = 73  # EX_CANTCREAT
-
-
 @app.command("pull")
 def pull(
     reference: Annotated[
@@ -52,22 +46,14 @@ def pull(
     """
     chosen = _with_containers(site)
     image = named_image(reference, image_rules(chosen), store_rules(chosen))
-    node = node_setup(chosen, 0)
-    try:
-        path = ready_image(
-            image,
-            node,
-            os.environ,
-            lambda _, text: typer.echo(text, err=True),
-            mark=touch_mark,
-            anew=anew,
-        )
-    except OSError as error:
-        raise CacheUnusable(
-            f"cannot be used ({error.strerror or type(error).__name__})",
-            where=f"image cache {images_folder(node, os.environ)}",
-            remedy="name a folder that is yours with container.cache of the site file",
-        ) from error
+    path = ready_image(
+        image,
+        node_setup(chosen, 0),
+        os.environ,
+        lambda _, text: typer.echo(text, err=True),
+        mark=touch_mark,
+        anew=anew,
+    )
     typer.echo(path)
 
 

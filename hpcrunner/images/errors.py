@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hpcrunner.request.reasons import Reason
 from hpcrunner.storage.contract import StorageError
 
@@ -52,5 +54,15 @@ def no_room(where: str) -> PullFailed:
         "no room for it in the image cache",
         where=where,
         remedy="make room for container.cache, or name another folder",
+        reason=Reason.JOB_SIDE_FAULT,
+    )
+
+
+def cannot_be_used(folder: Path, error: OSError) -> PullFailed:
+    """What is said where the cache's folder cannot be made."""
+    return PullFailed(
+        f"cannot be used ({error.strerror or type(error).__name__})",
+        where=f"image cache {folder}",
+        remedy="name a folder that is this user's with container.cache of the site file",
         reason=Reason.JOB_SIDE_FAULT,
     )

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hpcrunner.images.cache import ImageCache, Mark, images_folder, key_of
-from hpcrunner.images.errors import ImageUnusable, PullFailed
+from hpcrunner.images.errors import ImageUnusable, PullFailed, cannot_be_used
 from hpcrunner.images.look import Found, look_at, sha256_of
 from hpcrunner.images.pull import Pause, Tell, pull
 from hpcrunner.images.store import fetch, no_image, query_of, version_of
@@ -62,7 +62,11 @@ def ready_image(
                 remedy="name an image file, or a folder that apptainer build --sandbox has made",
             )
         # A client's own packing of a file, or one whose signature is to be checked: as in a store.
-    cache = ImageCache(images_folder(node, environ), setup.size, mark=mark, tell=tell, pause=pause)
+    folder = images_folder(node, environ)
+    try:
+        cache = ImageCache(folder, setup.size, mark=mark, tell=tell, pause=pause)
+    except OSError as error:
+        raise cannot_be_used(folder, error) from error
     version = version_of(image.location) if image.location is not None else ""
     login = _hashed(f"{image.user}\0{image.password}") if image.user or image.password else ""
     # The normal form has no query, by which a web server may tell its images apart.
