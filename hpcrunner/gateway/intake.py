@@ -137,9 +137,11 @@ class Intake:
         if self._opener.is_ours(delivery.queue, delivery.server) and not delivery.redelivered:
             return None  # by hand, so deliberately
         for row in new.values():
-            if row.digest in (digests.body, digests.seal):
+            if row.digest in (digests.body, digests.seal) and _repeats(delivery, row.experiment):
                 return row.experiment.id
         known = self._journal.repeated(digests.body, self._clock() - self._site.repeat_window)
+        if known is not None and not _repeats(delivery, known):
+            known = None
         if known is None and digests.seal:
             known = self._journal.by_digest(digests.seal, 0.0)
         return known.id if known else None
@@ -201,6 +203,14 @@ class Intake:
         """
         clear = self._opener.may_be_clear(delivery.queue, delivery.server)
         return clear and claimed_key(delivery.body) != ""
+
+
+def _repeats(delivery: Delivery, first: Experiment) -> bool:
+    """Whether the same bytes are a copy: not of what another queue's rules, keys or limits have
+    set aside, which never ran and may be welcome at this queue.
+    """
+    here = (first.queue, first.server) == (delivery.queue, delivery.server)
+    return here or first.state is not State.REJECTED
 
 
 def _placed(delivery: Delivery, source: Source) -> Delivery:

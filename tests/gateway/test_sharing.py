@@ -91,6 +91,21 @@ def test_a_request_gets_what_its_rule_says_and_one_without_a_rule_is_set_aside(
     assert all("\n" not in text for text in texts.values())
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_one_queue_may_not_run_is_no_copy_when_it_comes_by_one_that_may(
+    parts: Any, message: Any, at_once: bool
+) -> None:
+    refused, again = (of(message("a"), "rmq_x_1") for _ in range(2))
+    taken, copy = (of(message("a"), "rmq_students_1") for _ in range(2))
+    if at_once:
+        take(parts, refused, again, taken, copy)
+    else:
+        for delivery in (refused, again, taken, copy):
+            take(parts, delivery)
+    assert [e.queue for e in parts.journal.live()] == ["rmq_students_1"]
+    assert [e.queue for e in parts.journal.aside()] == ["rmq_x_1"]
+
+
 def test_equal_experiments_of_two_owners_travel_as_one_array(parts: Any, message: Any) -> None:
     take(
         parts,
