@@ -146,7 +146,7 @@ def all_of(
         taken.extend(take())
         return wanted <= set(bodies(taken))
 
-    eventually(enough, 60)
+    eventually(enough, 180)
     return taken
 
 

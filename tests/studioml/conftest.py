@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from distance import distant
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
+META, ARTIFACTS = "studioml-meta", "studioml-artifacts"
+BUCKETS = frozenset({META, ARTIFACTS})
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ def broker_url(cluster: Any) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def new_customer(cluster: Any, client_bin: Any, broker_url: str) -> Callable[..., Customer]:
     """Makes a customer in a folder, with a config that holds ``changes`` too."""
+    make_buckets(cluster.facts)
 
     def made(folder: Path, version: str, **changes: Any) -> Customer:
         bin_ = client_bin(version)
@@ -171,13 +175,27 @@ def new_customer(cluster: Any, client_bin: Any, broker_url: str) -> Callable[...
     return made
 
 
+def make_buckets(facts: Mapping[str, Any]) -> None:
+    """Clients that start together would all make a missing bucket, and all but one fail."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=facts["s3"]["endpoint"],
+        aws_access_key_id=facts["s3"]["access_key"],
+        aws_secret_access_key=facts["s3"]["secret_key"],
+        region_name="us-east-1",
+    )
+    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+    for name in BUCKETS - there:
+        client.create_bucket(Bucket=name)
+
+
 def config(facts: Mapping[str, Any], broker_url: str) -> dict[str, Any]:
     """A client's config for the development cluster's servers."""
     keys = {"access_key": facts["s3"]["access_key"], "secret_access_key": facts["s3"]["secret_key"]}
     store = {"type": "s3", "endpoint": facts["s3"]["endpoint"], "credentials": {"aws": keys}}
     return {
-        "database": {**store, "bucket": "studioml-meta", "authentication": "none"},
-        "storage": {**store, "bucket": "studioml-artifacts"},
+        "database": {**store, "bucket": META, "authentication": "none"},
+        "storage": {**store, "bucket": ARTIFACTS},
         "cloud": {"queue": {"rmq": broker_url, "persistent": False}},
         "verbose": "info",
         "saveMetricsFrequency": "1m",

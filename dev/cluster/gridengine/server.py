@@ -150,6 +150,7 @@ def _make_cell(layout: Layout) -> None:
         files.folder(folder)
     files.write(common / "bootstrap", conf.bootstrap(layout))
     files.write(common / "act_qmaster", f"{conf.HOST}\n")
+    files.write(common / "accounting", "")  # without it qacct fails until a first job has ended
     files.write(base / "settings.sh", _settings(layout))
     files.write(common / "host_aliases", f"{conf.HOST} {socket.gethostname()}\n")
     _spool(layout, "spoolinit", "classic", "libspoolc", f"{common};{base / 'qmaster'}", "init")
