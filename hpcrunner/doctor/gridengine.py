@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from hpcrunner.doctor.cluster import Cluster
 from hpcrunner.doctor.edge import Edge
 from hpcrunner.doctor.finding import Finding, fault, not_tried, of_error, ok, warning
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.schedulers.choose import hello_of
+from hpcrunner.schedulers.choose import hello_of, library_of
 from hpcrunner.schedulers.command import CommandFailed
 from hpcrunner.schedulers.contract import SchedulerUnavailable
 from hpcrunner.schedulers.gridengine import qacct
@@ -191,7 +190,7 @@ def judge_accounting(site: Site, trouble: str) -> Finding:
 
 def judge_library(site: Site) -> Finding:
     """Load the library as the gateway would, and ask it what it is."""
-    path = site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
+    path = library_of(site)
     scheduler = open_gridengine(site, path)
     try:
         answer = hello_of(scheduler.session, NAMES)

@@ -14,7 +14,7 @@ from hpcrunner.images.errors import ImageUnusable, PullFailed, cannot_be_used
 from hpcrunner.images.look import Found, look_at, sha256_of
 from hpcrunner.images.pull import Pause, Tell, pull
 from hpcrunner.images.store import fetch, no_image, query_of, version_of
-from hpcrunner.images.verify import verify
+from hpcrunner.images.verify import public_keys, verify
 from hpcrunner.request.image import ImageSetup, PlannedImage, changes
 from hpcrunner.request.plan import NodeSetup
 from hpcrunner.storage.contract import ArtifactNotFound
@@ -144,16 +144,7 @@ def _check_digest(file: Path, image: PlannedImage) -> None:
 
 
 def _keys_version(setup: ImageSetup) -> str:
-    if not setup.keys:
-        return ""
-    try:
-        return _hashed(Path(setup.keys).read_bytes().decode("latin-1"))
-    except OSError as error:
-        raise ImageUnusable(
-            f"cannot be read ({error.strerror})",
-            where=f"container.verify {setup.keys}",
-            remedy="name a file of public keys that the nodes see",
-        ) from error
+    return _hashed(public_keys(setup.keys).decode("latin-1")) if setup.keys else ""
 
 
 def _hashed(text: str) -> str:

@@ -41,15 +41,8 @@ def verify(
             check=False,
         )
 
-    try:
-        pem = Path(setup.keys).read_bytes().lstrip().startswith(_PEM)
-        imported = None if pem else run("key", "import", setup.keys)
-    except OSError as error:
-        raise ImageUnusable(
-            f"cannot be read ({error.strerror})",
-            where=f"container.verify {setup.keys}",
-            remedy="name a file of public keys that the nodes see",
-        ) from error
+    pem = public_keys(setup.keys).lstrip().startswith(_PEM)
+    imported = None if pem else run("key", "import", setup.keys)
     if imported is not None and imported.returncode != 0:
         raise ImageUnusable(
             f"no public keys ({_last(imported.stderr)})",
@@ -64,6 +57,18 @@ def verify(
             where=where,
             remedy="sign it (apptainer sign), or ask the site to take your key up",
         )
+
+
+def public_keys(file: str) -> bytes:
+    """What the site's file of public keys holds. Raises ImageUnusable."""
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ImageUnusable(
+            f"cannot be read ({error.strerror})",
+            where=f"container.verify {file}",
+            remedy="name a file of public keys that the nodes see",
+        ) from error
 
 
 def _last(said: str) -> str:

@@ -43,7 +43,7 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
             "scheduler local: %d CPUs and %d GPUs of this machine", slots.cpus, len(slots.gpus)
         )
         return LocalScheduler(spool / "local", slots)
-    library = site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
+    library = library_of(site)
     if site.scheduler == "gridengine":
         return _gridengine(site, library)
     slurm = Slurm(accounting=site.accounting.mode != "none")
@@ -71,6 +71,11 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
         return drmaa_job(batch, site)
 
     return DrmaaScheduler(slurm, session, slurm_drm(job), timeout=slurm.patience.submit)
+
+
+def library_of(site: Site) -> str:
+    """The DRMAA library that the site or DRMAA_LIBRARY_PATH names; empty: the system's own."""
+    return site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
 
 
 def _gridengine(site: Site, library: str) -> DrmaaScheduler:

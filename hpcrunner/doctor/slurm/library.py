@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcrunner.doctor.finding import Finding, fault, of_error, ok, warning
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.schedulers.choose import hello_of
+from hpcrunner.schedulers.choose import hello_of, library_of
 from hpcrunner.schedulers.drmaa_session import DrmaaSession, Hello
 from hpcrunner.schedulers.pyslurm_scheduler import open_pyslurm
 from hpcrunner.schedulers.slurm import Slurm
@@ -29,7 +28,7 @@ class Library:
 
 def library(site: Site) -> Library:
     """Load the library as the gateway would, and ask it what it is."""
-    named = site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
+    named = library_of(site)
     if named and not Path(named).exists():
         return Library(named, True, trouble="no such file")
     session = DrmaaSession(named)
