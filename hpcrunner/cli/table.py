@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hpcrunner.gateway.experiment import Experiment
+from hpcrunner.gateway.experiment import Experiment, ending_words
 from hpcrunner.gateway.view import why
 from hpcrunner.request.record import Record
 from hpcrunner.request.units import format_bytes, format_duration
@@ -79,8 +79,9 @@ def details_text(told: dict[str, Any]) -> str:
     """One experiment as a page: what, how it ended, its history, what it saved."""
     lines = [f"{told['key']}  ({told['id']}, attempt {told['attempt']})"]
     lines.append(f"  state     {told['state']}" + (f", {told['phase']}" if told["phase"] else ""))
-    if told["reason"]:
-        lines.append(f"  reason    {told['reason']}: {told['text']}")
+    ended = ending_words(told["state"], told["reason"], told["text"])
+    if ended:
+        lines.append(f"  reason    {ended}")
     if told["exit_code"] is not None:
         lines.append(f"  exit code {told['exit_code']}")
     if told["pending"]:

@@ -51,6 +51,13 @@ SUBMITTED = (State.PENDING, State.RUNNING)
 SET_ASIDE = (State.FAILED, State.LOST, State.REJECTED)
 
 
+def ending_words(state: str, reason: str | None, text: str) -> str:
+    """How something ended, for people who see its state beside this: ``REASON: text``, without
+    the reason where it is the state's own word (CANCELLED, LOST, REJECTED).
+    """
+    return ": ".join(part for part in (reason if reason != state else None, text) if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an experiment ended: a final state, its reason, and one line for people."""

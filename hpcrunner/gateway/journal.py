@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcrunner.gateway import rows
-from hpcrunner.gateway.experiment import SET_ASIDE, Experiment, Outcome, Reports, State
+from hpcrunner.gateway.experiment import (
+    SET_ASIDE,
+    Experiment,
+    Outcome,
+    Reports,
+    State,
+    ending_words,
+)
 from hpcrunner.gateway.reader import NOT_FINAL, BatchState, Reader
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.spec import JobSpec
@@ -222,7 +229,8 @@ class Journal(Reader):
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (e.id, *rows.attempt_values(e, o, self._clock())),
                 )
-                self._note(db, e.id, o.state, f"attempt {e.attempt}: {o.reason.value}: {o.text}")
+                words = ending_words(o.state.value, o.reason.value, o.text)
+                self._note(db, e.id, o.state, f"attempt {e.attempt}: {words}")
                 self._note(db, e.id, State.ACCEPTED, n.text)
 
     def regroup(self, batch: str, spec: JobSpec, why: str) -> None:

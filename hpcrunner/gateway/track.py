@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.gateway.endings import Evidence, Patience, judge, with_unsaved
-from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State
+from hpcrunner.gateway.experiment import SUBMITTED, Experiment, Outcome, State, ending_words
 from hpcrunner.gateway.following import following
 from hpcrunner.gateway.happenings import Ended, Retried, Started, Tell, nobody
 from hpcrunner.gateway.journal import Journal
@@ -220,14 +220,9 @@ class Track:
                 continue
             outcome = replace(outcome, text=outcome.text + exhausted(e, outcome))
             final.append(Ended(e, outcome, j.record))
-            log.info(
-                "%s %s: %s (%s)",
-                e.id,
-                outcome.state.value,
-                outcome.text,
-                outcome.reason.value,
-                extra=_fields(e, outcome),
-            )
+            state, reason = outcome.state.value, outcome.reason.value
+            words = ending_words(state, reason, outcome.text)
+            log.info("%s %s: %s", e.id, state, words, extra=_fields(e, outcome))
         crashpoint("track.fenced")
         # One after the other: an experiment is in one of the two, and each is whole by itself.
         if again:

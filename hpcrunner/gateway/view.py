@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.experiment import Experiment, State, ending_words
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.spool import Spool
 from hpcrunner.request.reasons import Reason
@@ -141,8 +141,8 @@ def why(experiment: Experiment) -> str:
     if experiment.retried_as:
         return f"retried as {experiment.retried_as}"
     if experiment.state.final and experiment.state is not State.SUCCEEDED:
-        reason = experiment.reason.value if experiment.reason else ""
-        return f"{reason}: {experiment.text}" if experiment.text else reason
+        reason = experiment.reason.value if experiment.reason else None
+        return ending_words(experiment.state.value, reason, experiment.text)
     return experiment.pending
 
 

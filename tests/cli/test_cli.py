@@ -172,6 +172,11 @@ def test_cancel_ends_a_running_experiment(person: Person) -> None:
     person.run("cancel", name)
     ended = until(lambda: [e for e in person.status(name) if e["state"] == "CANCELLED"])[0]
     assert ended["reason"] == "CANCELLED"
+    (row,) = (line for line in person.run("status")[0].splitlines() if name in line)
+    assert row.count("CANCELLED") == 1
+    page = person.run("status", name)[0]
+    assert f"  reason    {ended['text']}\n" in page
+    assert all(line.count("CANCELLED") <= 1 for line in page.splitlines())
     again, _ = person.run("cancel", name)
     assert "is CANCELLED already" in again
 

@@ -6,7 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,15 @@ def test_a_failure_is_red_with_its_reason_and_output() -> None:
         "PAYLOAD_EXIT: exit code 3 (ran 1m30s on n1)",
         with_output=True,
     )
+
+
+def test_a_note_says_a_word_once_that_is_state_and_reason() -> None:
+    cancelled = Outcome(State.CANCELLED, Reason.CANCELLED, "was cancelled")
+    note = note_of(Ended(E1, cancelled))
+    assert note == Note(E1, "warning", "cancelled cifar run_7 (e1)", "was cancelled")
+    bare = note_of(Ended(E1, replace(cancelled, text=" ")))
+    assert bare is not None
+    assert bare.text == "CANCELLED"
 
 
 def test_a_retry_is_a_warning_that_says_why() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpcrunner.gateway.experiment import Experiment, Outcome, State
+from hpcrunner.gateway.experiment import Experiment, Outcome, State, ending_words
 from hpcrunner.gateway.happenings import Ended, Happening, Received, Retried, Started
 from hpcrunner.request.redact import redact_text
 from hpcrunner.request.units import format_duration
@@ -103,9 +103,10 @@ def clean(output: bytes, most: int = LONGEST_OUTPUT) -> str:
 
 
 def _ending(outcome: Outcome) -> str:
-    text = outcome.text if outcome.text.strip() else outcome.state.value
+    state, text = outcome.state.value, outcome.text.strip()
     if outcome.state is not State.SUCCEEDED:
-        text = f"{outcome.reason.value}: {text}"
+        text = ending_words(state, outcome.reason.value, text)
+    text = text or state
     if outcome.started_at is not None and outcome.ended_at is not None:
         ran = max(0.0, outcome.ended_at - outcome.started_at)
         text = f"{text} (ran {format_duration(ran)}{_on(outcome.node)})"
