@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.installers import last_lines
 from hpcrunner.job import artifacts, claim, limits
-from hpcrunner.job.build import last_lines
 from hpcrunner.job.clientrecord import ClientRecord, client_record, tell_client
 from hpcrunner.job.container import Container, open_container
 from hpcrunner.job.containerpython import prepare_inside

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcrunner.installers import InstallerFailed, last_lines, run_installer, write_list
 from hpcrunner.interpreter import Interpreter, uv_here
 from hpcrunner.request.requirements import (
     EnvironmentFailed,
     Requirements,
-    readable_tail,
     says_conflict,
 )
 
 RETRY_PAUSE = 3.0
-_TAIL_BYTES = 4096
 _NOT_FOR_BUILDERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
-
-
-class BuildError(Exception):
-    """An installer ended with an error; its output is in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +74,10 @@ def build(
         _run([*prefix, *words], environ, log)
         for number, requirements in enumerate(phases, start=1):
             if requirements.lines:
-                listed = _write_list(log.parent / f"requirements-{number}.txt", requirements)
+                listed = write_list(log.parent / f"requirements-{number}.txt", requirements.lines)
                 install = [*prefix, *_install_words(uv, target, listed, wheels)]
                 resolved &= _install(install, requirements.frozen, environ, log)
-    except BuildError as error:
+    except InstallerFailed as error:
         raise EnvironmentFailed(
             f"{error}: {' | '.join(last_lines(log))}",
             where="Python environment",
@@ -97,13 +88,6 @@ def build(
             ),
         ) from error
     return resolved
-
-
-def last_lines(log: Path) -> tuple[str, ...]:
-    """The last lines of a build's log, without the credentials of URLs."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        return readable_tail(file.read())
 
 
 def _install_words(uv: str | None, target: Path, listed: Path, wheels: str) -> list[str]:
@@ -123,7 +107,7 @@ def _install(words: list[str], frozen: bool, environ: Mapping[str, str], log: Pa
     said_before = log.stat().st_size
     try:
         _run(words, environ, log)
-    except BuildError:
+    except InstallerFailed:
         with log.open("rb") as file:
             file.seek(said_before)
             conflict = says_conflict(file.read())
@@ -139,37 +123,7 @@ def _install(words: list[str], frozen: bool, environ: Mapping[str, str], log: Pa
 
 
 def _run(words: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
-    """Run an installer in the log's folder, where no project of the user's can steer it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    out = os.open(log, flags, 0o600)
     try:
-        builder = subprocess.Popen(
-            words,
-            cwd=log.parent,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+        run_installer(words, environ, log)
     except OSError as error:
-        raise BuildError(f"{words[0]} cannot be started ({error.strerror})") from error
-    finally:
-        os.close(out)
-    try:
-        code = builder.wait()
-    except BaseException:  # a stop broke in: no installer may live on
-        with suppress(ProcessLookupError):
-            os.killpg(builder.pid, signal.SIGKILL)
-        builder.wait()
-        raise
-    if code != 0:
-        raise BuildError(f"{Path(words[0]).name} ended with {code}")
-
-
-def _write_list(path: Path, requirements: Requirements) -> Path:
-    """The requirements as a private file: URLs may hold tokens, and argv is public."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in requirements.lines)
-    return path
+        raise InstallerFailed(f"{words[0]} cannot be started ({error.strerror})") from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from hpcrunner.gateway.staging.objects import Stopped
+from hpcrunner.installers import InstallerFailed, run_installer
 from hpcrunner.request.requirements import SETTING
 from hpcrunner.schedulers.environment import job_environment
 
 LONGEST = 3600.0  # seconds for one command; packages may have to be compiled
 _LOOK = 0.2
 _ALSO = re.compile(r"SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|TMPDIR")
-
-
-class InstallerFailed(Exception):
-    """A command ended with an error; its output is in the log."""
 
 
 def installer_environment(
@@ -71,21 +66,9 @@ def run(
     longest: float = LONGEST,
 ) -> None:
     """Run a command in the log's folder. Raises InstallerFailed, Stopped, OSError."""
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        process = subprocess.Popen(
-            words,
-            cwd=log.parent,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    finally:
-        os.close(out)
     until = time.monotonic() + longest
-    try:
+
+    def wait(process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None:
             if stopped():
                 raise Stopped
@@ -93,9 +76,5 @@ def run(
                 raise InstallerFailed(f"{Path(words[0]).name} took longer than {longest:.0f} s")
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode != 0:
-        raise InstallerFailed(f"{Path(words[0]).name} ended with {process.returncode}")
+
+    run_installer(words, environ, log, wait)

@@ -16,21 +16,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcrunner.gateway.staging.installer import InstallerFailed, run
+from hpcrunner.gateway.staging.installer import run
+from hpcrunner.installers import InstallerFailed, last_lines, write_list
 from hpcrunner.interpreter import Interpreter, uv_here
 from hpcrunner.request.requirements import (
     PINS,
     EnvironmentFailed,
     Requirements,
     is_source,
-    readable_tail,
     says_conflict,
 )
 from hpcrunner.sync import sync_folder
 
 _LAYOUT = 1  # part of the key
 _TOOLS = ("setuptools", "wheel")  # with which the client library that comes with code is built
-_TAIL = 4096
 USED = "used"
 
 
@@ -78,7 +77,7 @@ def build(
             pins = _Build(wanted, made, work, environ, stopped).all()
         except InstallerFailed as error:
             raise EnvironmentFailed(
-                f"{error}: {' | '.join(readable_tail(_end_of(log)))}",
+                f"{error}: {' | '.join(last_lines(log))}",
                 where="Python packages, on the login node",
                 remedy="can it reach the package index, and does that have these versions?",
             ) from error
@@ -169,22 +168,13 @@ class _Build:
             self._wheel(lines, self._target, *(["--no-deps"] if conflict else []))
 
     def _wheel(self, lines: Sequence[str], target: Path, *more: str) -> None:
-        listed = self._work / "requirements.txt"
-        handle = os.open(listed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+        listed = write_list(self._work / "requirements.txt", lines)
         pip = [self._python, "-I", "-m", "pip", "wheel", "--use-pep517"]
         pip += ["--find-links", str(self._target)]
         self._run([*pip, "--wheel-dir", str(target), *more, "--requirement", str(listed)])
 
     def _run(self, words: Sequence[str]) -> None:
         run(words, self._environ, self._log, self._stopped)
-
-
-def _end_of(log: Path) -> bytes:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL))
-        return file.read()
 
 
 def _sync(path: Path) -> None:
