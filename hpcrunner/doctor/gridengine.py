@@ -15,7 +15,7 @@ from hpcrunner.schedulers.command import CommandFailed
 from hpcrunner.schedulers.contract import SchedulerUnavailable
 from hpcrunner.schedulers.gridengine import qacct
 from hpcrunner.schedulers.gridengine.environment import query_environment
-from hpcrunner.schedulers.gridengine.open import NAMES, open_gridengine
+from hpcrunner.schedulers.gridengine.open import NAMES, gridengine_session
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.slurmtime import parse_time
 
@@ -191,13 +191,13 @@ def judge_accounting(site: Site, trouble: str) -> Finding:
 def judge_library(site: Site) -> Finding:
     """Load the library as the gateway would, and ask it what it is."""
     path = library_of(site)
-    scheduler = open_gridengine(site, path)
+    session = gridengine_session(path)
     try:
-        answer = hello_of(scheduler.session, NAMES)
+        answer = hello_of(session, NAMES)
     except HpcrunnerError as error:
         return fault("drmaa", error.what, f"DRMAA {path or 'of the system'}", error.remedy)
     finally:
-        scheduler.close()
+        session.close()
     return ok("drmaa", f"{answer.implementation} of {answer.drms}", f"DRMAA {path}")
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.drmaa import DrmaaJob
 from hpcrunner.batch.native import drmaa_job, sbatch_words
+from hpcrunner.schedulers.backend import Backend
 from hpcrunner.schedulers.contract import Scheduler, SchedulerUnavailable
-from hpcrunner.schedulers.drmaa_scheduler import DrmaaScheduler
 from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession, Hello
+from hpcrunner.schedulers.drmaa_submitter import DrmaaSubmitter
 from hpcrunner.schedulers.gridengine.open import NAMES as GRID_ENGINES
-from hpcrunner.schedulers.gridengine.open import open_gridengine
+from hpcrunner.schedulers.gridengine.open import gridengine_backend, gridengine_session
 from hpcrunner.schedulers.local import LocalScheduler, Slots
-from hpcrunner.schedulers.pyslurm_scheduler import open_pyslurm
-from hpcrunner.schedulers.sbatch_scheduler import SbatchScheduler
+from hpcrunner.schedulers.pyslurm_backend import open_pyslurm
+from hpcrunner.schedulers.sbatch_submitter import SbatchSubmitter
 from hpcrunner.schedulers.slurm import Slurm
 from hpcrunner.schedulers.slurm_drm import slurm_drm
 from hpcrunner.sites.directives import drmaa_refuses
@@ -70,7 +71,8 @@ def open_scheduler(site: Site, spool: Path) -> Scheduler:
     def job(batch: Batch) -> DrmaaJob:
         return drmaa_job(batch, site)
 
-    return DrmaaScheduler(slurm, session, slurm_drm(job), timeout=slurm.patience.submit)
+    submitter = DrmaaSubmitter(session, slurm_drm(job), timeout=slurm.patience.submit)
+    return Backend(submitter, slurm)
 
 
 def library_of(site: Site) -> str:
@@ -78,19 +80,19 @@ def library_of(site: Site) -> str:
     return site.drmaa.library or os.environ.get("DRMAA_LIBRARY_PATH", "")
 
 
-def _gridengine(site: Site, library: str) -> DrmaaScheduler:
-    scheduler = open_gridengine(site, library)
+def _gridengine(site: Site, library: str) -> Backend:
+    session = gridengine_session(library)
     try:
-        hello = hello_of(scheduler.session, GRID_ENGINES)
+        hello = hello_of(session, GRID_ENGINES)
     except MasterAway as error:
         # The library is there; submissions wait until the master is back.
         log.warning("%s", error)
     except SchedulerUnavailable:
-        scheduler.close()
+        session.close()
         raise
     else:
         log.info("scheduler gridengine: %s", hello.drms)
-    return scheduler
+    return gridengine_backend(site, session)
 
 
 def _slots(site: Site) -> Slots:
@@ -105,8 +107,8 @@ def _slots(site: Site) -> Slots:
     )
 
 
-def _sbatch(site: Site, slurm: Slurm) -> SbatchScheduler:
-    return SbatchScheduler(slurm, lambda batch: sbatch_words(batch, site))
+def _sbatch(site: Site, slurm: Slurm) -> Backend:
+    return Backend(SbatchSubmitter(slurm, lambda batch: sbatch_words(batch, site)), slurm)
 
 
 def hello_of(session: DrmaaSession, names: tuple[str, ...] = ("SLURM",)) -> Hello:

@@ -1,4 +1,4 @@
-"""Ask Slurm about jobs, and end them: what the drmaa and sbatch backends share.
+"""Ask Slurm about jobs, and end them: what all backends for Slurm share.
 
 A look-up costs one squeue, and one sacct where it can say more, however many jobs there are.
 """

@@ -1,4 +1,4 @@
-"""Slurm behind slurm-drmaa, as DrmaaScheduler needs to know it."""
+"""Slurm behind slurm-drmaa, as DrmaaSubmitter needs to know it."""
 
 from __future__ import annotations
 

@@ -45,8 +45,9 @@ from hpcrunner.request.claim import Owner
 from hpcrunner.request.plan import PlanError, read_plan
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record
+from hpcrunner.schedulers.backend import Backend
 from hpcrunner.schedulers.command import Completed
-from hpcrunner.schedulers.sbatch_scheduler import SbatchScheduler
+from hpcrunner.schedulers.sbatch_submitter import SbatchSubmitter
 from hpcrunner.schedulers.slurm import Listing, Slurm
 from hpcrunner.sites.site import Site
 
@@ -252,7 +253,9 @@ class World:
             runner=runner,
             listing=Listing(self.clock),
         )
-        scheduler = SbatchScheduler(slurm, lambda batch: sbatch_words(batch, self.site))
+        scheduler = Backend(
+            SbatchSubmitter(slurm, lambda batch: sbatch_words(batch, self.site)), slurm
+        )
         make = {"clock": self.clock, "new_id": lambda: f"{next(self.ids):012x}"}
         lock = SimpleNamespace(check=lambda: None)
         self.gateway = Gateway(

@@ -13,10 +13,11 @@ import pytest
 
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.drmaa import DrmaaJob
+from hpcrunner.schedulers.backend import Backend
 from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.contract import Job, SubmitRefused, SubmitUncertain, Verdict
-from hpcrunner.schedulers.drmaa_scheduler import DrmaaScheduler
 from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession
+from hpcrunner.schedulers.drmaa_submitter import DrmaaSubmitter
 from hpcrunner.schedulers.slurm import Listing, Slurm
 from hpcrunner.schedulers.slurm_drm import slurm_drm
 
@@ -71,13 +72,13 @@ def session(tmp_path: Path, error_file: Path) -> Iterator[DrmaaSession]:
 
 
 @pytest.fixture
-def scheduler(session: DrmaaSession, commands: Any) -> DrmaaScheduler:
+def scheduler(session: DrmaaSession, commands: Any) -> Backend:
     drm = slurm_drm(lambda batch: DrmaaJob("--partition=cpu", "exec true", "/o"))
-    return DrmaaScheduler(Slurm(runner=commands()), session, drm, timeout=1.0)
+    return Backend(DrmaaSubmitter(session, drm, timeout=1.0), Slurm(runner=commands()))
 
 
 def test_single_jobs_and_arrays_give_the_same_ids_as_sbatch(
-    scheduler: DrmaaScheduler, make_batch: Batches
+    scheduler: Backend, make_batch: Batches
 ) -> None:
     assert scheduler.submit(make_batch("a1")).job_ids == ("17",)
     assert scheduler.submit(make_batch("a2", 3)).job_ids == ("17_1", "17_2", "17_3")
@@ -91,7 +92,7 @@ def test_a_submission_ends_a_listing_even_where_it_is_uncertain(
     listing = Listing(lambda: 100.0)
     slurm = Slurm(accounting=False, runner=ask, listing=listing)
     drm = slurm_drm(lambda batch: DrmaaJob("", "exec true", "/o"))
-    scheduler = DrmaaScheduler(slurm, session, drm, timeout=20.0)
+    scheduler = Backend(DrmaaSubmitter(session, drm, timeout=20.0), slurm)
     job, batch = Job("17", f"hpcr-{name}"), make_batch(name)
     assert scheduler.look_up([job], 0.0)[job].verdict is Verdict.NOT_FOUND
     with contextlib.suppress(SubmitUncertain):
@@ -118,7 +119,7 @@ def test_the_child_is_given_only_what_a_job_may_see(
 
 @pytest.mark.parametrize("how", ["dead", "bad", "babe", "fade"])
 def test_a_child_that_is_lost_in_a_submission_leaves_it_uncertain(
-    scheduler: DrmaaScheduler, make_batch: Batches, how: str
+    scheduler: Backend, make_batch: Batches, how: str
 ) -> None:
     with pytest.raises(SubmitUncertain):
         scheduler.submit(make_batch(how))
@@ -154,7 +155,7 @@ def test_a_call_ends_in_time_and_its_child_with_it(
     ],
 )
 def test_a_definite_no_is_a_refusal(
-    scheduler: DrmaaScheduler, make_batch: Batches, error_file: Path, error: str, passing: bool
+    scheduler: Backend, make_batch: Batches, error_file: Path, error: str, passing: bool
 ) -> None:
     error_file.write_text(error)
     with pytest.raises(SubmitRefused) as refused:
@@ -175,16 +176,14 @@ def test_a_definite_no_is_a_refusal(
     ],
 )
 def test_whatever_may_come_after_the_submission_is_uncertain(
-    scheduler: DrmaaScheduler, make_batch: Batches, error_file: Path, error: str
+    scheduler: Backend, make_batch: Batches, error_file: Path, error: str
 ) -> None:
     error_file.write_text(error)
     with pytest.raises(SubmitUncertain):
         scheduler.submit(make_batch("e1"))
 
 
-def test_an_array_with_a_missing_id_is_looked_up(
-    scheduler: DrmaaScheduler, make_batch: Batches
-) -> None:
+def test_an_array_with_a_missing_id_is_looked_up(scheduler: Backend, make_batch: Batches) -> None:
     with pytest.raises(SubmitUncertain):
         scheduler.submit(make_batch("few", 2))
 

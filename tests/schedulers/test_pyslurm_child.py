@@ -14,6 +14,7 @@ import pytest
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.drmaa import NativeRefused
 from hpcrunner.batch.pyslurm import job_description, pyslurm_refuses
+from hpcrunner.schedulers.backend import Backend
 from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.contract import (
     Job,
@@ -22,8 +23,8 @@ from hpcrunner.schedulers.contract import (
     SubmitRefused,
     SubmitUncertain,
 )
+from hpcrunner.schedulers.pyslurm_backend import open_pyslurm, release
 from hpcrunner.schedulers.pyslurm_child import tasks
-from hpcrunner.schedulers.pyslurm_scheduler import PyslurmScheduler, open_pyslurm, release
 from hpcrunner.schedulers.slurm import Patience, Slurm
 from hpcrunner.sites.site import Site
 
@@ -76,7 +77,7 @@ def python(tmp_path: Path) -> Path:
     return packages
 
 
-def opened(python: Path, slurm: Slurm, **site: Any) -> PyslurmScheduler:
+def opened(python: Path, slurm: Slurm, **site: Any) -> Backend:
     keys = {"scheduler": "pyslurm", "pyslurm": {"python": str(python.parent / "python")}}
     return open_pyslurm(Site.model_validate({**keys, **site}), slurm)
 
@@ -95,7 +96,7 @@ def scheduler(python: Path, slurm: Slurm) -> Any:
 
 
 def test_single_jobs_and_arrays_are_submitted_with_all_that_was_asked(
-    scheduler: PyslurmScheduler, make_batch: Callable[..., Batch], python: Path
+    scheduler: Backend, make_batch: Callable[..., Batch], python: Path
 ) -> None:
     batch = make_batch("ab12", size=3, cpus=2, memory=1 << 30, gpus=1, gpu_type="a100")
     assert scheduler.submit(batch).job_ids == ("17_1", "17_2", "17_3")
@@ -131,12 +132,12 @@ def test_nothing_of_the_gateways_environment_reaches_a_job_under_export_all(
 
 @pytest.mark.parametrize("how", ["dead", "slow", "zero"])
 def test_a_child_that_is_lost_in_a_submission_leaves_it_uncertain(
-    scheduler: PyslurmScheduler, make_batch: Callable[..., Batch], how: str
+    scheduler: Backend, slurm: Slurm, make_batch: Callable[..., Batch], how: str
 ) -> None:
-    scheduler.slurm.patience = Patience(submit=1.0 if how == "slow" else 20.0)
+    slurm.patience = Patience(submit=1.0 if how == "slow" else 20.0)
     with pytest.raises(SubmitUncertain):
         scheduler.submit(make_batch("ab", partition=how))
-    scheduler.slurm.patience = Patience()
+    slurm.patience = Patience()
     assert scheduler.submit(make_batch("cd")).job_ids == ("17",)
 
 
@@ -150,7 +151,7 @@ def test_a_child_that_is_lost_in_a_submission_leaves_it_uncertain(
     ],
 )
 def test_what_the_controller_says_is_judged_by_the_same_words_as_sbatchs(
-    scheduler: PyslurmScheduler,
+    scheduler: Backend,
     make_batch: Callable[..., Batch],
     python: Path,
     text: str,
@@ -165,7 +166,7 @@ def test_what_the_controller_says_is_judged_by_the_same_words_as_sbatchs(
 
 
 def test_a_description_that_pyslurm_cannot_put_together_is_refused_for_good(
-    scheduler: PyslurmScheduler, make_batch: Callable[..., Batch]
+    scheduler: Backend, make_batch: Callable[..., Batch]
 ) -> None:
     with pytest.raises(SubmitRefused, match="Invalid specifier") as told:
         scheduler.submit(make_batch("ab", partition="odd"))
@@ -173,7 +174,7 @@ def test_a_description_that_pyslurm_cannot_put_together_is_refused_for_good(
 
 
 def test_the_live_queue_is_pyslurms_with_a_row_for_each_waiting_task(
-    scheduler: PyslurmScheduler, python: Path
+    scheduler: Backend, slurm: Slurm, python: Path
 ) -> None:
     row = {
         "id": 7,
@@ -196,7 +197,7 @@ def test_the_live_queue_is_pyslurms_with_a_row_for_each_waiting_task(
         {**row, "id": 11, "name": "someone's"},
     ]
     (python / "jobs.json").write_text(json.dumps(rows))
-    scheduler.slurm.accounting = False
+    slurm.accounting = False
     asked = [Job("7", "hpcr-ab"), *(Job(f"8_{n}", "hpcr-cd") for n in (1, 2, 3))]
     seen = scheduler.look_up([*asked, Job("10", "hpcr-ee")], 0.0)
     assert [seen[job].state for job in asked] == [
@@ -208,10 +209,10 @@ def test_the_live_queue_is_pyslurms_with_a_row_for_each_waiting_task(
 
 @pytest.mark.parametrize("answer", ["[", '[{"id": 1}]'])
 def test_a_live_queue_that_cannot_be_read_is_unavailable_and_never_empty(
-    scheduler: PyslurmScheduler, python: Path, answer: str
+    scheduler: Backend, slurm: Slurm, python: Path, answer: str
 ) -> None:
     (python / "jobs.json").write_text(answer)
-    scheduler.slurm.accounting = False
+    slurm.accounting = False
     seen = scheduler.look_up([Job("7", "hpcr-ab")], 0.0)
     assert {sighting.verdict.value for sighting in seen.values()} == {"UNAVAILABLE"}
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hpcrunner.batch.batch import Batch
+from hpcrunner.schedulers.backend import Backend
 from hpcrunner.schedulers.command import CommandFailed, Completed
 from hpcrunner.schedulers.contract import (
     Job,
@@ -20,7 +21,7 @@ from hpcrunner.schedulers.contract import (
     SubmitUncertain,
     Verdict,
 )
-from hpcrunner.schedulers.sbatch_scheduler import SbatchScheduler
+from hpcrunner.schedulers.sbatch_submitter import SbatchSubmitter
 from hpcrunner.schedulers.slurm import Listing, Slurm
 
 SINCE = 1795225000.0
@@ -48,6 +49,12 @@ def look_up(slurm: Slurm, ids: Sequence[str], name: str = "hpcr-ab12") -> dict[s
     """By id; a captured job goes by its own name, any other by ``name``."""
     jobs = [Job(job_id, CAPTURED.get(job_id.partition("_")[0], name)) for job_id in ids]
     return {job.id: seen for job, seen in slurm.look_up(jobs, SINCE).items()}
+
+
+def by_sbatch(
+    slurm: Slurm, options: Callable[[Batch], Sequence[str]] = lambda batch: []
+) -> Backend:
+    return Backend(SbatchSubmitter(slurm, options), slurm)
 
 
 class Clock:
@@ -212,7 +219,7 @@ def test_a_name_that_only_begins_alike_is_another_batch(commands: Any, make_batc
 
 
 def test_submitting_gives_one_id_a_task(commands: Any, make_batch: Batches) -> None:
-    scheduler = SbatchScheduler(
+    scheduler = by_sbatch(
         Slurm(runner=commands(sbatch=Completed("17\n", "", 0))), lambda batch: ["--array=1-2"]
     )
     assert scheduler.submit(make_batch("a1", 2)).job_ids == ("17_1", "17_2")
@@ -220,13 +227,13 @@ def test_submitting_gives_one_id_a_task(commands: Any, make_batch: Batches) -> N
 
 
 def test_an_sbatch_that_runs_out_of_time_is_uncertain(commands: Any, make_batch: Batches) -> None:
-    scheduler = SbatchScheduler(Slurm(runner=commands(sbatch=LATE)), lambda batch: [])
+    scheduler = by_sbatch(Slurm(runner=commands(sbatch=LATE)))
     with pytest.raises(SubmitUncertain):
         scheduler.submit(make_batch())
 
 
 def test_an_sbatch_that_never_ran_submitted_nothing(commands: Any, make_batch: Batches) -> None:
-    scheduler = SbatchScheduler(Slurm(runner=commands(sbatch=GONE)), lambda batch: [])
+    scheduler = by_sbatch(Slurm(runner=commands(sbatch=GONE)))
     with pytest.raises(SubmitRefused) as refused:
         scheduler.submit(make_batch())
     assert refused.value.passing
@@ -391,7 +398,7 @@ def test_an_old_listing_never_stands_in_for_one_that_did_not_come(
 def test_a_submission_and_a_cancel_end_a_listing(commands: Any, make_batch: Batches) -> None:
     ask = commands(squeue=LIVE, sbatch=Completed("8\n", "", 0), scancel=EMPTY)
     slurm = Slurm(accounting=False, runner=ask, listing=Listing(Clock()))
-    scheduler = SbatchScheduler(slurm, lambda batch: [])
+    scheduler = by_sbatch(slurm)
     assert look_up(slurm, ["7"])["7"].state is JobState.RUNNING
     scheduler.submit(make_batch("cd"))
     ask.answers["squeue"] = Completed(f"{LIVE.stdout}8|N/A|PENDING|N/A||None|hpcr-cd\n", "", 0)
@@ -411,7 +418,7 @@ def test_a_submission_that_failed_ends_a_listing_too(
     batch = make_batch()
     assert seek(slurm, batch).verdict is Verdict.NOT_FOUND
     with pytest.raises((SubmitUncertain, SubmitRefused)):
-        SbatchScheduler(slurm, lambda batch: []).submit(batch)
+        by_sbatch(slurm).submit(batch)
     ask.answers["squeue"] = LIVE
     assert seek(slurm, batch).verdict is Verdict.FOUND
 

@@ -10,7 +10,7 @@ from hpcrunner.doctor.finding import Finding, fault, of_error, ok, warning
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.schedulers.choose import hello_of, library_of
 from hpcrunner.schedulers.drmaa_session import DrmaaSession, Hello
-from hpcrunner.schedulers.pyslurm_scheduler import open_pyslurm
+from hpcrunner.schedulers.pyslurm_backend import open_pyslurm
 from hpcrunner.schedulers.slurm import Slurm
 from hpcrunner.sites.directives import drmaa_refuses
 from hpcrunner.sites.site import Site

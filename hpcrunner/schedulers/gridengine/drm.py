@@ -1,4 +1,4 @@
-"""Grid Engine behind its own libdrmaa, as DrmaaScheduler needs to know it."""
+"""Grid Engine behind its own libdrmaa, as DrmaaSubmitter needs to know it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DRMAA backends: submissions through a DRMAA library, everything else by commands.
+"""Submissions through a DRMAA library; everything else is asked by the DRM's own commands.
 
 DRMAA's own jobStatus and wait are not asked: through slurm-drmaa they call a cancelled job a
 success, and a purged one whatever was seen last; and with any library they forget all at a
@@ -8,22 +8,19 @@ restart.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.drmaa import NativeRefused
 from hpcrunner.schedulers.answers import Answer, refused
 from hpcrunner.schedulers.contract import (
-    Job,
-    Sighting,
-    Sought,
     Submission,
     SubmitRefused,
     SubmitUncertain,
 )
-from hpcrunner.schedulers.drm import Drm, Witness
+from hpcrunner.schedulers.drm import Drm
 from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession
+from hpcrunner.schedulers.overheard import with_printed
 
 # Of these the libraries and the DRMAA specification say that nothing was submitted.
 _NEVER = frozenset(
@@ -41,13 +38,9 @@ _NOT_NOW = frozenset({"TryLaterException", "NoActiveSessionException"})
 
 
 @dataclass(slots=True)
-class DrmaaScheduler:
-    """Submit through ``session``; ``witness`` says what became of the jobs.
+class DrmaaSubmitter:
+    """Submit through ``session``; ``timeout`` is for a submission, in seconds."""
 
-    ``timeout`` is for a submission, in seconds.
-    """
-
-    witness: Witness
     session: DrmaaSession
     drm: Drm
     name: str = "drmaa"
@@ -59,7 +52,6 @@ class DrmaaScheduler:
             job = self.drm.drmaa_job(batch)
         except NativeRefused as error:
             raise SubmitRefused(error.what, where=error.where, remedy=error.remedy) from error
-        self.witness.changed()
         try:
             ids = self.session.submit(
                 name=batch.name,
@@ -79,18 +71,6 @@ class DrmaaScheduler:
             raise _uncertain(f"answered {len(ids)} ids for {batch.size} tasks")
         return Submission(job_ids)
 
-    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
-        """See Scheduler.seek."""
-        return self.witness.seek(batches, since)
-
-    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
-        """See Scheduler.look_up."""
-        return self.witness.look_up(jobs, since)
-
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """See Scheduler.cancel."""
-        self.witness.cancel(jobs)
-
     def close(self) -> None:
         """End the child that holds the session."""
         self.session.close()
@@ -101,7 +81,7 @@ class DrmaaScheduler:
         if not error.sent:
             # The library, or its session, could not be had: nothing of the batch is to blame.
             answer = Answer.NEVER if error.kind in _NEVER else Answer.NOT_NOW
-            return refused(f"{error.kind}: {words}", answer, where="drmaa")
+            return refused(error.what, answer, where="drmaa")
         if error.kind in _NEVER:
             answer = Answer.NEVER
         elif error.kind in _NOT_NOW:
@@ -109,8 +89,8 @@ class DrmaaScheduler:
         else:
             answer = self.drm.answer_of(error.kind, words)
         if answer is Answer.UNCERTAIN:
-            return _uncertain(f"{error.kind}: {words}")
-        return refused(self.drm.in_words(words), answer, where="drmaa")
+            return _uncertain(with_printed(f"{error.kind}: {words}", error.printed))
+        return refused(with_printed(self.drm.in_words(words), error.printed), answer, where="drmaa")
 
 
 def _uncertain(what: str) -> SubmitUncertain:

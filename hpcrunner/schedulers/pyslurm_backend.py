@@ -7,7 +7,7 @@ and one sacct a look costs little.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +15,16 @@ from hpcrunner.batch.batch import NAME_PREFIX, Batch
 from hpcrunner.batch.drmaa import NativeRefused
 from hpcrunner.batch.pyslurm import job_description
 from hpcrunner.schedulers.answers import Answer, refused
+from hpcrunner.schedulers.backend import Backend
 from hpcrunner.schedulers.child import CallFailed, Child, ChildLost
 from hpcrunner.schedulers.contract import (
-    Job,
     SchedulerUnavailable,
-    Sighting,
-    Sought,
     Submission,
     SubmitRefused,
     SubmitUncertain,
 )
 from hpcrunner.schedulers.interpreter import module_argv, other_argv
+from hpcrunner.schedulers.overheard import with_printed
 from hpcrunner.schedulers.refusals import answer_of, in_words
 from hpcrunner.schedulers.slurm import Slurm, submission
 from hpcrunner.schedulers.squeue import LiveJob
@@ -38,12 +37,12 @@ _HELLO_TIMEOUT = 30.0
 
 
 @dataclass(slots=True)
-class PyslurmScheduler:
+class PyslurmSubmitter:
     """Submit by pyslurm in ``child``; ``describe`` gives a batch's attributes in its names."""
 
-    slurm: Slurm
     child: Child
     describe: Callable[[Batch], Mapping[str, Any]]
+    slurm: Slurm
     name: str = field(default="pyslurm", init=False)
 
     def submit(self, batch: Batch) -> Submission:
@@ -52,7 +51,6 @@ class PyslurmScheduler:
             job = self.describe(batch)
         except NativeRefused as error:
             raise SubmitRefused(error.what, where=error.where, remedy=error.remedy) from error
-        self.slurm.changed()
         try:
             answer = self.child.call({"call": "submit", "job": job}, self.slurm.patience.submit)
         except ChildLost as error:
@@ -64,24 +62,12 @@ class PyslurmScheduler:
             raise _uncertain("an answer of another form")
         return submission(batch, str(job_id))
 
-    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
-        """See Scheduler.seek."""
-        return self.slurm.seek(batches, since)
-
-    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
-        """See Scheduler.look_up."""
-        return self.slurm.look_up(jobs, since)
-
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """See Scheduler.cancel."""
-        self.slurm.cancel(jobs)
-
     def close(self) -> None:
         """End the child."""
         self.child.close()
 
 
-def open_pyslurm(site: Site, slurm: Slurm) -> PyslurmScheduler:
+def open_pyslurm(site: Site, slurm: Slurm) -> Backend:
     """The backend, once its pyslurm is seen to fit. Raises SchedulerUnavailable."""
     python = site.pyslurm.python
     child = Child("pyslurm", other_argv(python, _CHILD) if python else module_argv(_CHILD))
@@ -91,7 +77,8 @@ def open_pyslurm(site: Site, slurm: Slurm) -> PyslurmScheduler:
         child.close()
         raise
     slurm.live = lambda: live_jobs(child, slurm.patience.query)
-    return PyslurmScheduler(slurm, child, lambda batch: job_description(batch, site))
+    submitter = PyslurmSubmitter(child, lambda batch: job_description(batch, site), slurm)
+    return Backend(submitter, slurm)
 
 
 def _version(slurm: Slurm) -> str:
@@ -164,11 +151,12 @@ def _judged(error: CallFailed) -> SubmitRefused | SubmitUncertain:
     if not error.sent:
         blamed = error.kind in ("ValueError", "TypeError", "KeyError", "AttributeError")
         answer = Answer.NEVER if blamed else Answer.NOT_NOW
-        return refused(f"{error.kind}: {error.text}", answer, where="pyslurm")
+        return refused(error.what, answer, where="pyslurm")
     answer = answer_of(error.text) if error.kind == "RPCError" else Answer.UNCERTAIN
     if answer is Answer.UNCERTAIN:
         return _uncertain(error.what)
-    return refused(in_words(error.text), answer, where="pyslurm")
+    words = with_printed(in_words(error.text), error.printed)
+    return refused(words, answer, where="pyslurm")
 
 
 def _uncertain(what: str) -> SubmitUncertain:

@@ -1,4 +1,4 @@
-"""The ``sbatch`` backend: submissions by sbatch(1)."""
+"""Submissions by sbatch(1)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hpcrunner.batch.batch import Batch
 from hpcrunner.schedulers import sbatch
 from hpcrunner.schedulers.answers import Answer, refused
 from hpcrunner.schedulers.command import CommandFailed
-from hpcrunner.schedulers.contract import Job, Sighting, Sought, Submission, SubmitUncertain
+from hpcrunner.schedulers.contract import Submission, SubmitUncertain
 from hpcrunner.schedulers.environment import job_environment
 from hpcrunner.schedulers.slurm import Slurm, submission
 
 
 @dataclass(slots=True)
-class SbatchScheduler:
+class SbatchSubmitter:
     """Submit by sbatch.
 
     ``options`` gives all that sbatch is asked for a batch, as argv words. ``environment`` is what
@@ -31,7 +31,6 @@ class SbatchScheduler:
     def submit(self, batch: Batch) -> Submission:
         """See Scheduler.submit."""
         argv = sbatch.argv(batch, self.options(batch))
-        self.slurm.listing.clear()
         try:
             completed = self.slurm.runner(
                 argv, timeout=self.slurm.patience.submit, environment=self.environment
@@ -43,18 +42,6 @@ class SbatchScheduler:
                 error.what, where="sbatch", remedy="the batch is looked up by its name"
             ) from error
         return submission(batch, sbatch.parse(completed))
-
-    def seek(self, batches: Sequence[Batch], since: float) -> Mapping[str, Sought]:
-        """See Scheduler.seek."""
-        return self.slurm.seek(batches, since)
-
-    def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
-        """See Scheduler.look_up."""
-        return self.slurm.look_up(jobs, since)
-
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """See Scheduler.cancel."""
-        self.slurm.cancel(jobs)
 
     def close(self) -> None:
         """Nothing is held between calls."""
