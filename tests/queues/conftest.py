@@ -43,7 +43,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
     """Poll: what is waited for must come, how fast is no promise."""
     ends = time.monotonic() + seconds
     while not true():
@@ -65,7 +65,7 @@ def take_until(source: Source, count: int) -> list[Delivery]:
         taken.extend(source.take(count - len(taken)))
         return len(taken) >= count
 
-    wait_until(enough, 60)
+    wait_until(enough)
     return taken
 
 

@@ -262,14 +262,21 @@ def test_a_stale_lock_is_passed_by_and_warned_of_once(
     assert "lock.lock" in record.getMessage()
 
 
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hpcrunner.queues.softlock import QueueLock
+root = Path(sys.argv[1])
+with QueueLock(root / "local_a", root / ".private").tried():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_the_lock_a_killed_gateway_left_is_removed(root: Path) -> None:
     (root / "local_a").mkdir(parents=True)
     put(root / "local_a", "m")
-    child = os.fork()
-    if child == 0:
-        with QueueLock(root / "local_a", root / ".private").tried():
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(root)])
+    assert killed.returncode == -signal.SIGKILL
     assert (root / "local_a" / "lock.lock").exists()
     assert len(source_of(root).take(9)) == 1
     assert os.listdir(root / "local_a") == []

@@ -195,7 +195,7 @@ def test_a_gateway_may_start_before_its_broker(
 def test_messages_in_hand_for_too_long_come_again_after_the_broker_closes_the_channel(
     broker: Broker, lab: Lab, clock: Clock, eventually: Eventually
 ) -> None:
-    broker.eval("application:set_env(rabbit, consumer_timeout, 500).")
+    broker.eval("application:set_env(rabbit, consumer_timeout, 1500).")
     broker.eval("application:set_env(rabbit, channel_tick_interval, 100).")
     try:
         for body in (b"0", b"1"):

@@ -266,7 +266,7 @@ def test_a_server_that_is_away_is_one_line_without_a_secret(
     assert len(lines) == 1
     assert lines[0].getMessage().startswith(f"sqs {REGION} (aws_test): ")
     assert SECRET not in caplog.text
-    assert source.served().unlisted == 1
+    assert source.served().unlisted >= 1
 
 
 def test_no_credential_shows_in_what_people_print() -> None:
