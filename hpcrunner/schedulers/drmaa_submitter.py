@@ -78,10 +78,11 @@ class DrmaaSubmitter:
     def _judged(self, error: DrmaaRefusal) -> SubmitRefused | SubmitUncertain:
         """What a DRMAA exception says of the submission."""
         words = re.sub(r"^code \d+: ", "", error.text)
+        named = with_printed(f"{error.kind}: {words}", error.printed)
         if not error.sent:
             # The library, or its session, could not be had: nothing of the batch is to blame.
             answer = Answer.NEVER if error.kind in _NEVER else Answer.NOT_NOW
-            return refused(error.what, answer, where="drmaa")
+            return refused(named, answer, where="drmaa")
         if error.kind in _NEVER:
             answer = Answer.NEVER
         elif error.kind in _NOT_NOW:
@@ -89,7 +90,7 @@ class DrmaaSubmitter:
         else:
             answer = self.drm.answer_of(error.kind, words)
         if answer is Answer.UNCERTAIN:
-            return _uncertain(with_printed(f"{error.kind}: {words}", error.printed))
+            return _uncertain(named)
         return refused(with_printed(self.drm.in_words(words), error.printed), answer, where="drmaa")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.contract import Job, SubmitRefused, SubmitUncertain, Verdict
 from hpcrunner.schedulers.drmaa_session import ChildLost, DrmaaRefusal, DrmaaSession
 from hpcrunner.schedulers.drmaa_submitter import DrmaaSubmitter
+from hpcrunner.schedulers.overheard import with_printed
 from hpcrunner.schedulers.slurm import Listing, Slurm
 from hpcrunner.schedulers.slurm_drm import slurm_drm
 
@@ -28,12 +30,17 @@ channel = socket.socket(fileno=int(sys.argv[1]))
 for line in channel.makefile("rb"):
     request = json.loads(line)
     how = request.get("name", "")[5:]
-    print("chatter {"); print("chatter", file=sys.stderr)
+    print("chatter {"); print("chatter", file=sys.stderr, flush=True)
     if request["call"] == "hello":
         answer = {"drms": "SLURM 22.05.8", "implementation": "stand-in", "version": "1.0",
                   "contact": json.dumps(dict(os.environ))}
     elif how == "dead":
+        print("E #1f03 [     0.17]  * the munge socket is gone", file=sys.stderr, flush=True)
         os._exit(9)
+    elif how == "loud":
+        print(*range(400_000), sep="\\n", file=sys.stderr)
+        print("python: error: the last word", file=sys.stderr, flush=True)
+        answer = {"error": "DeniedByDrmException", "text": "code 17: Invalid qos", "sent": True}
     elif how == "bad":
         time.sleep(600)
     elif how == "babe":
@@ -208,3 +215,54 @@ def test_a_child_without_parent_ends(session: DrmaaSession) -> None:
     assert process is not None and channel is not None
     channel.close()  # as when the gateway is killed
     assert process.wait(20) == 0
+
+
+def patient(session: DrmaaSession) -> DrmaaSubmitter:
+    """One whose time-out is not what is tried."""
+    drm = slurm_drm(lambda batch: DrmaaJob("--partition=cpu", "exec true", "/o"))
+    return DrmaaSubmitter(session, drm, timeout=60.0)
+
+
+def test_what_a_library_prints_goes_into_the_one_line_where_it_says_more(
+    session: DrmaaSession, make_batch: Batches, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also of a child that died, and of one that prints more than a pipe holds."""
+    submitter = patient(session)
+    with pytest.raises(SubmitUncertain) as died:
+        submitter.submit(make_batch("dead"))
+    assert "the child closed its end); chatter; the munge socket is gone" in died.value.line()
+    with pytest.raises(SubmitRefused) as refused:
+        submitter.submit(make_batch("loud"))
+    assert "(Invalid qos; …" in refused.value.line()
+    assert "; 399998; 399999; the last word)" in refused.value.line()
+    assert len(refused.value.line()) < 600
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_printed_while_all_goes_well_is_in_the_debug_log_and_in_no_later_error(
+    session: DrmaaSession,
+    make_batch: Batches,
+    error_file: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    submitter = patient(session)
+    error_file.write_text("DeniedByDrmException|code 17: chatter|sent")
+    with caplog.at_level(logging.DEBUG):
+        submitter.submit(make_batch("a1"))
+        assert [r.getMessage() for r in caplog.records] == ["drmaa child printed: chatter"]
+        with pytest.raises(SubmitRefused) as refused:
+            submitter.submit(make_batch("e1"))
+    assert "(chatter)" in refused.value.line()  # ours and the library's word are one
+
+
+@pytest.mark.parametrize(
+    ("printed", "line"),
+    [
+        ("python: error: cannot stat file", "no; cannot stat file"),
+        ("E #1f03 [     0.17]  * no", "no"),
+        ("slurm: error: b\n\n  b \nfatal: c", "no; b; c"),
+        ("", "no"),
+    ],
+)
+def test_printed_lines_are_told_once_and_without_tags(printed: str, line: str) -> None:
+    assert with_printed("no", printed) == line
