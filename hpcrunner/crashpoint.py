@@ -54,6 +54,7 @@ GATEWAY_POINTS = (
 )
 # The gateway's too, where it prepares experiments before it submits them, and sends their results.
 PREPARING_POINTS = (
+    "preparation.said",  # the client of such an attempt can read why
     "preparation.ended",  # attempts ended of which something could not be had
     "staging.begun",
     "staging.fetched",

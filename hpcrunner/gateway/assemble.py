@@ -24,6 +24,7 @@ from hpcrunner.gateway.happenings import Tell, nobody
 from hpcrunner.gateway.images import open_images
 from hpcrunner.gateway.intake import Intake
 from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.lastwords import LastWords
 from hpcrunner.gateway.lock import Contender, SpoolLock, wait_for_lock
 from hpcrunner.gateway.measured import Measured
 from hpcrunner.gateway.metadata_store import MetadataStore
@@ -119,6 +120,7 @@ def put_together(
             _preparations(hold, site, staging),
             clock=time.time,
             largest_array=site.limits.largest_array,
+            farewell=LastWords(documented=site.generate_metadata),
         )
         stack.callback(preparations.close)
         log.info("site %s, spool %s", site.name, spool.root)

@@ -27,7 +27,7 @@ from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.spool import Spool
-from hpcrunner.gateway.unprepared import write_results
+from hpcrunner.gateway.unprepared import ended_unprepared, write_results
 from hpcrunner.notices import Notices
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import Request
@@ -220,7 +220,9 @@ class ClientRecords:
         if self._away.get(server, (0.0, 0.0))[0] > self._steady():
             return _Answer(e.id, "its store cannot be reached", passing=True, server=server)
         try:
-            change_record(location, None, last_word(e, request.time_added, self._clock()))
+            # As the job side would have made it, where its client has none any more.
+            document = request.document if ended_unprepared(e) else None
+            change_record(location, document, last_word(e, request.time_added, self._clock()))
         except StoreUnreachable as error:
             return _Answer(e.id, error.line(), passing=True, server=server)
         return _Answer(e.id, server=server)

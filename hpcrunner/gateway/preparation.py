@@ -22,6 +22,7 @@ QUIET = 15.0
 GATHER = 120.0  # and never longer than this after the first one did
 LOOK_AGAIN = 0.5  # seconds between two looks while something is being prepared
 _NEW_A_ROUND = 200  # experiments whose preparation is begun in one round
+LEAVING = "could not be prepared; its output is being saved"
 _TELL_EVERY = 5.0  # seconds between two remarks; each is a synced write
 
 Attempt = tuple[str, int]  # an experiment's id, and the attempt's number
@@ -41,10 +42,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It cannot be had: the attempt ends for that reason, by which another may follow."""
+    """It cannot be had: the attempt ends for that reason, by which another may follow.
+
+    ``lines`` are the last ones of what an installer printed.
+    """
 
     reason: Reason
     text: str
+    lines: tuple[str, ...] = ()
 
 
 Standing = Ready | Waiting | Failed
@@ -82,7 +87,8 @@ class Preparation(Protocol):
 
 def failure_of(error: HpcrunnerError) -> Failed:
     """The failure that an error means, by its own reason, as the job side has it."""
-    return Failed(getattr(error, "reason", Reason.JOB_SIDE_FAULT), error.line())
+    reason = getattr(error, "reason", Reason.JOB_SIDE_FAULT)
+    return Failed(reason, error.line(), getattr(error, "lines", ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,22 @@ class Look:
     failed: tuple[tuple[Experiment, Failed], ...] = ()
     remarks: tuple[tuple[str, str], ...] = ()
     preparing: bool = False
+
+
+class Farewell(Protocol):
+    """What an attempt that failed leaves its client, before its ending is told."""
+
+    def said(
+        self,
+        failed: Sequence[tuple[Experiment, Failed]],
+        plan: Callable[[Experiment], PlannedExperiment | None],
+    ) -> list[tuple[Experiment, Failed]]:
+        """Those of all that failed of which nothing is still to be left."""
+        ...
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        ...
 
 
 @dataclass
@@ -118,7 +140,8 @@ class Preparations:
 
     Ready experiments wait for others of their shape that are still being prepared, so that a
     generation travels as one array: until the last is ready or has failed, until an array of
-    ``largest_array`` is full, or for QUIET and GATHER seconds.
+    ``largest_array`` is full, or for QUIET and GATHER seconds. With a ``farewell`` those that
+    failed are told of once that is over.
     """
 
     def __init__(
@@ -127,10 +150,12 @@ class Preparations:
         *,
         clock: Callable[[], float],
         largest_array: int = 1000,
+        farewell: Farewell | None = None,
     ) -> None:
         self._kinds = kinds
         self._clock = clock
         self._largest_array = largest_array
+        self._farewell = farewell
         self._holds: dict[JobSpec, _Hold] = {}
         self._told_at = 0.0
 
@@ -171,6 +196,11 @@ class Preparations:
                 shape.preparing += 1
                 remarks[e.id] = standing.text if standing else "waits to be prepared"
         go = self._going(shapes, remarks)
+        if self._farewell is not None:
+            remarks.update((e.id, LEAVING) for e, _ in failed)
+            failed = self._farewell.said(failed, plan)
+            for e, _ in failed:
+                remarks.pop(e.id, None)
         return Look(
             go=tuple(e for e in due if e.id in go),
             failed=tuple(failed),
@@ -188,6 +218,8 @@ class Preparations:
         """Stop all that is under way."""
         for kind in self._kinds:
             kind.close()
+        if self._farewell is not None:
+            self._farewell.close()
 
     def _begun(self, e: Experiment, planned: PlannedExperiment) -> Standing | None:
         for kind in self._kinds:

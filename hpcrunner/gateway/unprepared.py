@@ -1,26 +1,122 @@
-"""What a client gets of an experiment that failed before it was submitted."""
+"""What a client gets of an experiment that failed before it was submitted.
+
+Each function writes what the job side would have written, and may be called again. They raise
+StorageError and OSError.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import tempfile
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment, State
+from hpcrunner.gateway.preparation import Failed
+from hpcrunner.request.accession import accession
+from hpcrunner.request.beside import beside
+from hpcrunner.request.documents import (
+    PREFIX,
+    never_started,
+    one_line,
+    scrape_name,
+    takes_documents,
+)
 from hpcrunner.request.model import Request
+from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
+from hpcrunner.request.requirements import is_old_client
 from hpcrunner.request.resolve import StoreRules, resolve_artifact
 from hpcrunner.request.results import RESULTS, RESULTS_FILE, results_document
+from hpcrunner.storage.contract import StoreUnreachable
+
+log = logging.getLogger(__name__)
+
+OUTPUT = "output"
+UNSAVED = f"artifact {OUTPUT} was not saved"
+# Clients take a file of a result only if it is later than the end of their own submission.
+_LATER = 5.0
+_MOST_SECONDS = 100
+
+
+def ended_unprepared(e: Experiment) -> bool:
+    """Whether it ended since it could not be prepared."""
+    return not e.batch and e.spec is not None and e.state is State.FAILED
+
+
+def lines_of(failure: Failed) -> tuple[str, ...]:
+    """What the output of an attempt that failed so says."""
+    return (*failure.lines, PREFIX + one_line(failure.text))
+
+
+def output_of(planned: PlannedExperiment) -> PlannedArtifact | None:
+    """Where its output goes, if anywhere."""
+    return next((a for a in planned.artifacts if a.tag == OUTPUT and a.mutable), None)
+
+
+def write_output(artifact: PlannedArtifact, packages: Sequence[str], failure: Failed) -> None:
+    """Write ``output``; ``packages`` tell the client's version."""
+    from hpcrunner.storage.transfer import upload
+
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / OUTPUT
+        text = "".join(f"{line}\n" for line in lines_of(failure))
+        file.write_text(text, encoding="utf-8", errors="replace")
+        upload(
+            file,
+            artifact.location,
+            Path(name),
+            newest_mtime_floor=time.time() + _LATER,
+            old_client=is_old_client(packages),
+        )
+
+
+class Names:
+    """Accessions of attempts that never became jobs; each is given out once. Safe in threads."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def take(self, artifact: PlannedArtifact, document: str) -> str:
+        """A name under which nothing lies beside the artifact yet."""
+        name = ""
+        for _ in range(_MOST_SECONDS):
+            with self._lock:
+                self._last = max(int(time.time()), self._last + 1)
+                name = accession(os.uname().nodename, self._last)
+            if not _exists(artifact, document, scrape_name(name)):
+                break
+        return name
+
+
+def write_documents(planned: PlannedExperiment, failure: Failed, name: str) -> None:
+    """Write the documents of its metadata. That they may not be written there is no error."""
+    from hpcrunner.storage.stores import store_for
+
+    artifact = takes_documents(planned)
+    if artifact is None:
+        return
+    host, lines, now = os.uname().nodename, lines_of(failure), time.time_ns()
+    documents = never_started(planned, name, host, failure.reason, lines, now)
+    for file, content in documents.items():
+        location = beside(artifact, planned.document, file)
+        try:
+            store_for(location).put(location, io.BytesIO(content), len(content))
+        except StoreUnreachable:
+            raise
+        except HpcrunnerError as error:
+            log.info("%s: metadata/%s was not written: %s", planned.id, file, error.line())
 
 
 def write_results(e: Experiment, request: Request, rules: StoreRules) -> None:
-    """Write ``_results``, as the job side would have, where the request has it.
-
-    For nothing but what a preparation ended. Raises RequestError, StorageError, OSError.
-    """
+    """Write ``_results``, where the request has it. For nothing but what a preparation ended."""
     artifact = request.artifact(RESULTS)
-    if e.batch or e.spec is None or e.state is not State.FAILED:
-        return
-    if artifact is None or not artifact.mutable:
+    if not ended_unprepared(e) or artifact is None or not artifact.mutable:
         return
     location = resolve_artifact(request, artifact, rules)
     if location is None:
@@ -30,6 +126,20 @@ def write_results(e: Experiment, request: Request, rules: StoreRules) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / RESULTS
         folder.mkdir()
-        document = results_document(request.key, os.uname().nodename, e.text, ())
+        # With an output, that is there by now; else the text says that it is not.
+        has_output = (output := request.artifact(OUTPUT)) is not None and output.mutable
+        saved = (OUTPUT,) if has_output and UNSAVED not in e.text else ()
+        document = results_document(request.key, os.uname().nodename, e.text, saved)
         (folder / RESULTS_FILE).write_text(document, encoding="utf-8")
         upload(folder, location, Path(name))
+
+
+def _exists(artifact: PlannedArtifact, document: str, name: str) -> bool:
+    from hpcrunner.storage.stores import store_for
+
+    location = beside(artifact, document, name)
+    try:
+        with store_for(location).open(location):
+            return True
+    except (HpcrunnerError, OSError):
+        return False  # not there, or nobody can tell

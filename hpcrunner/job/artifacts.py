@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,13 @@ from hpcrunner.nodefolders import NodeFolderError, expand, remove_tree
 from hpcrunner.request.location import promised
 from hpcrunner.request.plan import NodeSetup, PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
-from hpcrunner.request.requirements import pinned_version
+from hpcrunner.request.requirements import is_old_client
 from hpcrunner.request.results import RESULTS
-from hpcrunner.storage.contract import ArtifactNotFound, DiskBudgetExceeded
+from hpcrunner.storage.contract import (
+    ArtifactNotFound,
+    DiskBudgetExceeded,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     from hpcrunner.storage.transfer import Fetched
@@ -36,8 +39,6 @@ _MOST_OF_THE_DISK = 0.9  # of what is free
 # The completion service takes a result only if it is later than the end of its submission, by
 # its own clock, and that can be a second after the job has run.
 _LATER = 5.0
-# From this version on the client packs and knows a single file by a member ``./<name>``.
-_DOT_SLASH_IS_A_FILE = (0, 0, 39)
 
 
 def kept_in_folders(experiment: PlannedExperiment) -> tuple[PlannedArtifact, ...]:
@@ -103,17 +104,19 @@ def fetch_all(
         folder = workspace.tag(artifact.tag)
         try:
             got, outcome = _download(artifact, folder, max(0, budget - spent), cache, events)
-        except ArtifactNotFound:
+        except ArtifactNotFound as error:
             if not artifact.mutable:
-                raise
+                raise _at_its_store(error, artifact) from None
             events.note("not_there", tag=artifact.tag)
             return
+        except StorageError as error:
+            raise _at_its_store(error, artifact) from None
         with lock:
             spent += got.bytes
             if spent > budget:
                 raise DiskBudgetExceeded(
                     f"{size(spent)} with the others, more than the {size(budget)} it may use",
-                    where=str(artifact.location),
+                    where=artifact.address,
                     remedy="ask for more with resources_needed.hdd",
                 )
         if got.single is not None:
@@ -129,6 +132,12 @@ def fetch_all(
     for _ in in_parallel([partial(fetch, artifact) for artifact in wanted], WORKERS):
         pass
     return singles
+
+
+def _at_its_store(error: StorageError, artifact: PlannedArtifact) -> StorageError:
+    """The error with the address that people know, also of what the gateway has carried here."""
+    where = error.where.replace(str(artifact.location), artifact.address)
+    return type(error)(error.what, where=where, remedy=error.remedy)
 
 
 def _download(
@@ -223,14 +232,3 @@ def as_it_came(folder: Path, single: str | None) -> Path:
         if alone and (folder / single).is_file() and not (folder / single).is_symlink():
             return folder / single
     return as_packed(folder)
-
-
-def is_old_client(python_packages: Collection[str]) -> bool:
-    """Whether the request comes from a client that knows files and folders the other way round.
-
-    The client sends its own version with its packages.
-    """
-    version = pinned_version(python_packages, "studioml")
-    if version is None:
-        return False
-    return tuple(map(int, re.findall(r"\d+", version)[:3])) < _DOT_SLASH_IS_A_FILE

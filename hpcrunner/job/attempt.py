@@ -27,11 +27,11 @@ from hpcrunner.job.ending import (
     with_unsaved,
 )
 from hpcrunner.job.environment import LOG_NAME, prepare_python
-from hpcrunner.job.events import PREFIX, Events, one_line, say
+from hpcrunner.job.events import Events, say
 from hpcrunner.job.fence import Fence
 from hpcrunner.job.leftovers import start_sweep
 from hpcrunner.job.memory import MemoryWitness
-from hpcrunner.job.metadata import METADATA, Metadata
+from hpcrunner.job.metadata import Metadata
 from hpcrunner.job.metadatafiles import MetadataFiles, accession_of
 from hpcrunner.job.output import Tee
 from hpcrunner.job.parallel import in_parallel
@@ -47,6 +47,7 @@ from hpcrunner.job.workspace import Workspace, keep_home, make_workspace
 from hpcrunner.nodefolders import remove_tree
 from hpcrunner.request.accession import accession
 from hpcrunner.request.claim import Owner
+from hpcrunner.request.documents import METADATA, PREFIX, one_line
 from hpcrunner.request.plan import (
     CLAIMS,
     EVENTS,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PREFIX = "hpcrunner: "
+from hpcrunner.request.documents import PREFIX, one_line
 
 
 @dataclass(slots=True)
@@ -86,12 +86,6 @@ def say(text: str) -> None:
     """Print one line for people; it goes straight to the descriptor, in step with the payload."""
     with suppress(OSError):
         os.write(1, (PREFIX + one_line(text) + "\n").encode("utf-8", "replace"))
-
-
-def one_line(text: str) -> str:
-    """Text without line breaks or terminal control: messages and file names are untrusted."""
-    folded = " ".join(text.split())
-    return "".join(c if c.isprintable() else "�" for c in folded)
 
 
 def size(count: int) -> str:

@@ -12,15 +12,14 @@ import json
 import math
 from typing import Any
 
+from hpcrunner.request.documents import PROTECTED, Document, as_text
+
 MAX_LINE = 256 << 10  # bytes of one directive
 MAX_DOCUMENT = 1 << 20  # bytes of the document as JSON text
 MAX_DEPTH = 64
 MAX_OPERATIONS = 1000  # of one patch
 MAX_DIGITS = 100  # of a whole number: reading them takes time quadratic in their number
-PROTECTED = "studioml"  # what the runner writes: patches may only add to it
 _SHOWN = 200
-
-Document = dict[str, Any]
 
 
 class DirectiveRefused(Exception):
@@ -73,11 +72,6 @@ def parse(text: str) -> Document | list[Document]:
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return value
     raise NoDirective("neither an object nor an array of objects")
-
-
-def as_text(document: object) -> str:
-    """A document as one line of JSON, ASCII only, members sorted."""
-    return _ENCODER.encode(document)
 
 
 def merged(old: Any, new: Any) -> Any:
@@ -146,7 +140,7 @@ def copy_of(document: Document) -> Document:
 
 
 def _length(value: object) -> int:
-    return len(_ENCODER.encode(value))
+    return len(as_text(value))
 
 
 def _is_shallow(value: Any) -> bool:
@@ -187,4 +181,3 @@ def _real(digits: str) -> float:
 
 # Made once: a decoder of one's own costs as much as a short line does.
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole, parse_float=_real)
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

@@ -1,33 +1,36 @@
 """The metadata of one attempt: what the payload printed as such, and what we know of the run.
 
-Two documents, ``scrape-host-<accession>.json`` and ``request-host-<accession>.json``; the second
-is the request as it came, credentials masked. docs/metadata.md has their members.
+Two documents, as request/documents.py has them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from hpcrunner.job.claim import restart_count
 from hpcrunner.job.events import Events
-from hpcrunner.job.jsoneditor import PROTECTED, Document, as_text
-from hpcrunner.job.outputlog import timestamp
 from hpcrunner.job.scraper import PERIOD, Scraper
+from hpcrunner.request.documents import (
+    PREFIX,
+    PROTECTED,
+    Document,
+    as_text,
+    ended,
+    facts,
+    request_document,
+    request_name,
+    scrape_name,
+    timestamp,
+)
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
-from hpcrunner.request.redact import redact_document, redact_text, redact_texts
+from hpcrunner.request.redact import redact_text, redact_texts
 from hpcrunner.request.scheduler_words import words_of
 
-METADATA = "_metadata"
-SCRAPE, REQUEST = "scrape-host-", "request-host-"
-COMPLETED = "completed"
 LARGEST_EVENT = 32 << 10  # bytes of JSON in one event
 _SHARE = 0.02  # of the time so far: how much rarer events become in long runs
-_LABEL = 200  # characters of a label
 _FOLDING = 2.0  # seconds for what waits to be folded at the end
 
 
@@ -85,11 +88,9 @@ class Metadata:
 
     def ended(self, reason: Reason, text: str) -> None:
         """How the attempt ends; a later word replaces an earlier one."""
-        completed = reason is Reason.COMPLETED
-        self._status(COMPLETED if completed else reason.value.lower())
-        if not completed:
-            self.scraper.tell({"error": redact_text(text)})
-            self.scraper.say(f"hpcrunner: {text}")
+        self.scraper.tell(ended(reason, text))
+        if reason is not Reason.COMPLETED:
+            self.scraper.say(PREFIX + text)
         self._note()
 
     def files(self) -> dict[str, bytes]:
@@ -97,15 +98,9 @@ class Metadata:
         document = self.scraper.document()
         document[PROTECTED]["log"] = self.scraper.log()
         return {
-            f"{SCRAPE}{self.accession}.json": as_text(document).encode() + b"\n",
-            f"{REQUEST}{self.accession}.json": self._request(),
+            scrape_name(self.accession): as_text(document).encode() + b"\n",
+            request_name(self.accession): request_document(self._experiment),
         }
-
-    def _request(self) -> bytes:
-        experiment = self._experiment
-        config = {"env": dict(experiment.environment), "pip": list(experiment.pip)}
-        request = {"experiment": _read(experiment.document), "config": config}
-        return as_text(redact_document(request)).encode() + b"\n"
 
     def _status(self, status: str) -> None:
         self.scraper.tell({"status": status})
@@ -137,31 +132,7 @@ def _short(ours: Document) -> Document:
 
 
 def _facts(experiment: PlannedExperiment, accession: str, environ: Mapping[str, str]) -> Document:
-    document = _read(experiment.document)
-    labels = ("project", "project_version", "project_experiment", "author")
-    document.setdefault("author", document.get("owner"))
-    about = {label: _word(document.get(label)) for label in labels}
+    known = facts(experiment, accession, os.uname().nodename, restarts=restart_count(environ))
     words = words_of(environ)
     scheduler = words.said(environ)
-    facts: Document = {
-        "accession": accession,
-        "host": os.uname().nodename,
-        "attempt": experiment.attempt,
-        "restarts": restart_count(environ),
-        "experiment": {"key": experiment.key, **{n: word for n, word in about.items() if word}},
-        "artifacts": {a.tag: str(a.location) for a in experiment.artifacts},
-    }
-    return {**facts, words.name: scheduler} if scheduler else facts
-
-
-def _word(value: object) -> str:
-    """A label that clients may send as they like."""
-    return redact_text(str(value))[:_LABEL] if isinstance(value, (str, int, float)) else ""
-
-
-def _read(document: str) -> dict[str, Any]:
-    try:
-        read = json.loads(document)
-    except (ValueError, RecursionError):
-        return {}
-    return read if isinstance(read, dict) else {}
+    return {**known, words.name: scheduler} if scheduler else known

@@ -18,9 +18,16 @@ from typing import BinaryIO, cast
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.job.accession import host_name, take_accession
 from hpcrunner.job.events import Events
-from hpcrunner.job.metadata import METADATA, REQUEST, SCRAPE, Metadata
+from hpcrunner.job.metadata import Metadata
 from hpcrunner.job.save import Upload
 from hpcrunner.request.beside import FOLDER, beside
+from hpcrunner.request.documents import (
+    METADATA,
+    REQUEST,
+    SCRAPE,
+    scrape_name,
+    takes_documents,
+)
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
@@ -31,21 +38,15 @@ MOST_FILES = 1000  # of the payload's own that are uploaded one by one
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def metadata_artifact(experiment: PlannedExperiment) -> PlannedArtifact | None:
-    """The artifact that takes the documents; None where the request has none to be saved."""
-    found = (a for a in experiment.artifacts if a.tag == METADATA and a.mutable)
-    return next((a for a in found if a.location.scheme != "http"), None)
-
-
 def accession_of(experiment: PlannedExperiment, now: float) -> str:
     """A name for this attempt that no other has had: asks the bucket, if there is one."""
-    artifact = metadata_artifact(experiment)
+    artifact = takes_documents(experiment)
     return take_accession(
         host_name(),
         now,
         lambda name: (
             artifact is not None
-            and _exists(beside(artifact, experiment.document, f"{SCRAPE}{name}.json"))
+            and _exists(beside(artifact, experiment.document, scrape_name(name)))
         ),
     )
 

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from hpcrunner.request.documents import timestamp
 from hpcrunner.request.redact import redact_text
 
 FIRST, LAST = 500, 500  # entries that are kept; what was between them is counted
@@ -76,15 +77,6 @@ class OutputLog:
             return
         self._left_out += len(self._last) == LAST
         self._last.append((at, kept))
-
-
-def timestamp(nanoseconds: int) -> str:
-    """``2026-03-01T12:00:00.123456789+00:00``, from nanoseconds since the epoch."""
-    import time
-
-    seconds, fraction = divmod(nanoseconds, 10**9)
-    day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{day}.{fraction:09d}+00:00"
 
 
 def _shown(at: int, line: bytes | dict[str, Any]) -> dict[str, Any]:

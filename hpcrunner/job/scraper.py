@@ -17,17 +17,15 @@ from typing import Any
 
 from hpcrunner.job.jsoneditor import (
     MAX_LINE,
-    PROTECTED,
     DirectiveRefused,
-    Document,
     Editor,
     NoDirective,
-    as_text,
     copy_of,
     merged,
 )
 from hpcrunner.job.lines import Line
 from hpcrunner.job.outputlog import DIRECTIVE, SHORTEST, OutputLog
+from hpcrunner.request.documents import PROTECTED, Document, as_text
 
 WAITING_LINES, WAITING_BYTES = 20_000, 4 << 20
 PERIOD = 10.0  # seconds after which the document is looked at again though nothing came

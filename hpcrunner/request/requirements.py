@@ -28,6 +28,8 @@ _TAIL_LINES = 6
 # In a folder of packages that was made for a node: lines that name a source, and what to install
 # of that folder for each.
 PINS = "pins.json"
+# From this version on the client packs and knows a single file by a member ``./<name>``.
+_DOT_SLASH_IS_A_FILE = (0, 0, 39)
 _TENSORFLOW = ("tensorflow", "tf-nightly")
 # By Python version, newest first: the first releases that work with it, and an upper bound.
 # 3.12 has no pkgutil.ImpImporter, 3.10 no collections.Mapping, and setuptools 82 no longer has
@@ -45,10 +47,19 @@ SETTING = re.compile(r"(PIP|UV)_[A-Z0-9_]+|(HTTPS?|NO|ALL)_PROXY|(https?|no|all)
 
 
 class EnvironmentFailed(HpcrunnerError):
-    """The Python environment that the request asks for cannot be had."""
+    """The Python environment that the request asks for cannot be had.
+
+    ``lines`` are the last ones of what an installer printed.
+    """
 
     exit_code = 78  # EX_CONFIG
     reason = Reason.ENVIRONMENT_FAILED
+
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", lines: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.lines = lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +199,17 @@ def readable_tail(output: bytes) -> tuple[str, ...]:
     text = output.decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return tuple(re.sub(r"://[^/@\s]+@", "://****@", line) for line in lines[-_TAIL_LINES:])
+
+
+def is_old_client(python_packages: Collection[str]) -> bool:
+    """Whether the request comes from a client that knows files and folders the other way round.
+
+    The client sends its own version with its packages.
+    """
+    version = pinned_version(python_packages, "studioml")
+    if version is None:
+        return False
+    return tuple(map(int, re.findall(r"\d+", version)[:3])) < _DOT_SLASH_IS_A_FILE
 
 
 def pinned_version(entries: Iterable[str], name: str) -> str | None:

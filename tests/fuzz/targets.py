@@ -21,10 +21,11 @@ from pathlib import Path
 import client_seal as client
 
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.job.jsoneditor import MAX_DOCUMENT, DirectiveRefused, Editor, as_text
+from hpcrunner.job.jsoneditor import MAX_DOCUMENT, DirectiveRefused, Editor
 from hpcrunner.job.scraper import Scraper
 from hpcrunner.keys.folder import KeyFolder, NoKey
 from hpcrunner.queues.matching import QueueFilter
+from hpcrunner.request.documents import as_text
 from hpcrunner.request.envelope import open_envelope
 from hpcrunner.request.errors import KeyInvalid, RequestError
 from hpcrunner.request.model import Request, SealedRequest

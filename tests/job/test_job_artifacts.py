@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpcrunner.job.artifacts import as_it_came, is_old_client
+from hpcrunner.job.artifacts import as_it_came
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.requirements import is_old_client
 
 if TYPE_CHECKING:
     from conftest import Node
@@ -49,7 +50,6 @@ def test_each_artifact_has_a_folder_whether_it_was_there_or_not(node: Node) -> N
         "modeldir": [],
         "tb": [],
         "output": ["output"],
-        "_runner": ["tmp"],
     }
 
 

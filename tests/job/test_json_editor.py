@@ -14,9 +14,9 @@ from hpcrunner.job.jsoneditor import (
     DirectiveRefused,
     Editor,
     NoDirective,
-    as_text,
     parse,
 )
+from hpcrunner.request.documents import as_text
 
 EXPERIMENT = {"name": "testExpr", "max_run_length": 24, "run_length": 3.21}
 RENAMED = {**EXPERIMENT, "name": "testExpr1"}

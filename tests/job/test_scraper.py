@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcrunner.job.jsoneditor import MAX_DOCUMENT, as_text
+from hpcrunner.job.jsoneditor import MAX_DOCUMENT
 from hpcrunner.job.outputlog import FIRST, LAST, WIDTH
 from hpcrunner.job.scraper import WAITING_LINES, Scraper
+from hpcrunner.request.documents import as_text
 
 LONG = 60.0
 

@@ -76,10 +76,12 @@ def build(
         try:
             pins = _Build(wanted, made, work, environ, stopped).all()
         except InstallerFailed as error:
+            lines = last_lines(log)
             raise EnvironmentFailed(
-                f"{error}: {' | '.join(last_lines(log))}",
+                f"{error}: {' | '.join(lines)}",
                 where="Python packages, on the login node",
                 remedy="can it reach the package index, and does that have these versions?",
+                lines=lines,
             ) from error
         shutil.rmtree(work)
         (made / USED).mkdir(mode=0o700)
