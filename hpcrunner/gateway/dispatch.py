@@ -10,27 +10,23 @@ the site's settle time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.script import render_script
 from hpcrunner.crashpoint import crashpoint
-from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.admission import admit
-from hpcrunner.gateway.capacity import UNLIMITED, Capacity, Load, fitting, load_of, obstacle
+from hpcrunner.gateway.capacity import UNLIMITED, Capacity
 from hpcrunner.gateway.experiment import Experiment, Outcome, State
-from hpcrunner.gateway.fairness import Turn, in_turn, within_caps
-from hpcrunner.gateway.following import end_unprepared
 from hpcrunner.gateway.happenings import Ended, Submitted, Tell, nobody
 from hpcrunner.gateway.journal import Journal
+from hpcrunner.gateway.lineup import Lineup
 from hpcrunner.gateway.pace import SubmitRate
-from hpcrunner.gateway.preparation import LOOK_AGAIN, Preparations
+from hpcrunner.gateway.preparation import Preparations
 from hpcrunner.gateway.reader import BatchRow, BatchState
 from hpcrunner.gateway.recovery import take_up_folders
-from hpcrunner.gateway.retries import retries_left
 from hpcrunner.gateway.spool import Spool
-from hpcrunner.request.plan import Plan, PlannedExperiment
+from hpcrunner.request.plan import Plan
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import (
     Scheduler,
@@ -39,7 +35,6 @@ from hpcrunner.schedulers.contract import (
     Verdict,
 )
 from hpcrunner.sites.node_setup import node_setup
-from hpcrunner.sites.rules import rule_named
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
 
@@ -48,12 +43,10 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0
 _LONGEST_SETTLE_PAUSE = 15.0
 _DOUBTFUL_PAUSE = 60.0
-_WITH_THE_SCHEDULER = (State.SUBMITTING, State.PENDING, State.RUNNING)
-_NO_ROOM = "the gateway's own limits (--max-cores, --max-mem, --max-disk)"
 
 
 class Dispatch:
-    """Forms batches, submits them at the site's rate, and settles the uncertain ones."""
+    """Submits what is next at the site's rate, and settles the uncertain batches."""
 
     def __init__(
         self,
@@ -75,12 +68,14 @@ class Dispatch:
         self._clock = clock
         self._new_id = new_id
         self._tell = tell
-        self._capacity = capacity
-        self._full = False
-        self._turn = Turn()
-        self._preparations = preparations or Preparations(clock=clock)
-        self._waiting: tuple[Experiment, ...] = ()  # due, and nothing is left to be prepared
-        self._preparing = False
+        self._lineup = Lineup(
+            journal,
+            site,
+            clock=clock,
+            tell=tell,
+            capacity=capacity,
+            preparations=preparations or Preparations(clock=clock),
+        )
         rate = site.limits.submit_rate
         self._rate = SubmitRate(rate.count, rate.seconds, clock)
         self._absent_since: dict[str, float] = {}
@@ -94,7 +89,7 @@ class Dispatch:
     def recover(self) -> None:
         """See to batch folders that no row names, before anything is submitted: recovery.py."""
         take_up_folders(self._journal, self._spool)
-        self._take_turns()
+        self._lineup.take_turns()
 
     def step(self, go_on: Callable[[], bool] = lambda: True) -> int:
         """Settle what is uncertain, then submit what waits; returns how many were submitted.
@@ -106,7 +101,7 @@ class Dispatch:
         """
         if self._clock() >= self._settle_at:
             self.settle()
-        self._prepare()
+        self._lineup.look()  # also while it backs off: preparations go on meanwhile
         if self._clock() < self._not_before:
             return 0
         submitted = 0
@@ -120,7 +115,7 @@ class Dispatch:
             submitted += self._submit(self._batch(row))
             if self._clock() < self._not_before:
                 return submitted
-        for spec, group in self._groups():
+        for spec, group in self._lineup.groups():
             if not go_on() or not self._rate.take():
                 break
             batch = self._form(spec, group)
@@ -140,11 +135,9 @@ class Dispatch:
             max(begin, self._doubtful.get(row.id, 0.0))
             for row in self._journal.batches(BatchState.READY)
         ]
-        accepted = self._journal.next_due()
-        if accepted is not None and (self._preparing or not self._full):
-            looks = self._preparing and (self._full or not self._waiting)
-            look_again = now + LOOK_AGAIN if looks else now
-            due.append(max(begin, accepted, look_again))
+        looks_at = self._lineup.looks_at()
+        if looks_at is not None:
+            due.append(max(begin, looks_at))
         return max(0.05, min(due) - now) if due else None
 
     def uncertain(self) -> bool:
@@ -154,90 +147,10 @@ class Dispatch:
     @property
     def held(self) -> Mapping[str, int]:
         """How many of each queue the site's rules held back at the last step."""
-        return self._turn.held_of
-
-    def _take_turns(self) -> tuple[Experiment, ...]:
-        """What is due and may go by the site's rules, in fair order."""
-        due = self._journal.due(self._clock())
-        crowd = self._journal.crowd(*_WITH_THE_SCHEDULER) if due else {}
-        chosen = {e.id for e in self._turn.go}
-        self._turn = within_caps(in_turn(due, crowd), self._site.rules, crowd, chosen)
-        news = [(e.id, text) for e, text in self._turn.held if e.pending != text]
-        if news:
-            self._journal.waits(news)
-        return self._turn.go
-
-    def _prepare(self) -> None:
-        """See what may be submitted now; begin to prepare the others, and end what failed."""
-        look = self._preparations.look(self._take_turns(), self._planned)
-        self._waiting, self._preparing = look.go, look.preparing
-        if look.failed:
-            told = end_unprepared(self._journal, self._site, look.failed, self._clock())
-            crashpoint("preparation.ended")
-            for happening in told:
-                self._tell(happening)
-        if look.remarks:
-            self._journal.waits(look.remarks)
-
-    def _groups(self) -> Iterator[tuple[JobSpec, list[Experiment]]]:
-        """Waiting experiments of one shape, each as its first one's turn comes, within the room
-        that the site has.
-        """
-        limits = self._site.limits
-        self._full = False
-        waiting = self._possible(self._waiting)
-        room = limits.max_jobs - self._journal.count(*_WITH_THE_SCHEDULER) if waiting else 0
-        groups: dict[JobSpec, list[Experiment]] = {}
-        for e in waiting[: max(0, room)]:
-            if e.spec is not None:
-                groups.setdefault(e.spec, []).append(e)
-        load = self._load() if groups else Load()
-        for spec, members in groups.items():
-            while members:
-                size = min(len(members), limits.largest_array)
-                size = fitting(spec, self._capacity, load, size)
-                if size == 0:
-                    # Smaller ones behind it wait too, or it would wait for ever.
-                    self._full = True
-                    self._wait_for_room()
-                    return
-                group, members = members[:size], members[size:]
-                load = load.plus(spec, size)
-                yield spec, group
-        self._full = len(waiting) > room or bool(self._turn.held)
-
-    def _possible(self, waiting: Sequence[Experiment]) -> list[Experiment]:
-        """Those that fit within the gateway's own limits; the others are set aside."""
-        obstacles: dict[str, list[Experiment]] = {}
-        possible = []
-        for e in waiting:
-            text = obstacle(e.spec, self._capacity) if e.spec is not None else ""
-            if text:
-                obstacles.setdefault(text, []).append(e)
-            else:
-                possible.append(e)
-        for text, members in obstacles.items():
-            self._set_aside(members, Reason.REJECTED, f"{text}; ask for less")
-        return possible
-
-    def _load(self) -> Load:
-        """What is with the scheduler asks for, as far as anybody wants to know."""
-        if not self._capacity.limited:
-            return Load()
-        there = self._journal.in_state(*_WITH_THE_SCHEDULER)
-        return load_of(e.spec for e in there if e.spec is not None)
-
-    def _wait_for_room(self) -> None:
-        ready = {e.id for e in self._waiting}
-        due = self._journal.due(self._clock())
-        left = [e.id for e in due if e.id in ready and e.pending != _NO_ROOM]
-        if left:
-            self._journal.waits((experiment, _NO_ROOM) for experiment in left)
+        return self._lineup.held
 
     def _form(self, spec: JobSpec, group: Sequence[Experiment]) -> Batch | None:
-        planned = [
-            self._preparations.apply(e, p) for e in group if (p := self._planned(e)) is not None
-        ]
+        planned = [p for e in group if (p := self._lineup.planned(e)) is not None]
         if not planned:
             return None
         batch_id = self._new_id()
@@ -253,32 +166,6 @@ class Dispatch:
         self._journal.begin_batch(batch_id, spec, members, size=len(planned))
         crashpoint("dispatch.batch_begun")
         return batch
-
-    def _planned(self, experiment: Experiment) -> PlannedExperiment | None:
-        message = self._journal.message(experiment.id)
-        try:
-            # Judged at its arrival: what was in time then is not refused for waiting here.
-            rule = rule_named(self._site.rules, experiment.rule)
-            admission = admit(message, self._site, experiment.received_at, rule)
-            retries = retries_left(experiment, self._site.retries, admission.request.retries)
-            # The job has the shape that was journalled, whatever the site says by now.
-            admission = replace(admission, spec=experiment.spec or admission.spec)
-            return admission.planned(
-                experiment=experiment.id, attempt=experiment.attempt, retries=retries
-            )
-        except HpcrunnerError as error:
-            # The site file has changed since it was accepted.
-            self._set_aside([experiment], Reason.REJECTED, error.line())
-            return None
-
-    def _set_aside(self, experiments: Sequence[Experiment], reason: Reason, text: str) -> None:
-        outcome = Outcome(State.REJECTED, reason, text)
-        self._journal.end([(e.id, outcome) for e in experiments])
-        for e in experiments:
-            log.warning(
-                "%s set aside: %s", e.id, text, extra={"experiment": e.id, "queue": e.queue}
-            )
-            self._tell(Ended(e, outcome))
 
     def _submit(self, batch: Batch) -> int:
         """Submit a batch; returns how many experiments were taken."""
