@@ -60,7 +60,7 @@ class S3Server:
         env = {**os.environ, "RCLONE_AUTH_KEY": auth, "HOME": str(self.root)}
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -71,7 +71,7 @@ class S3Server:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def log(self) -> str:

@@ -358,7 +358,7 @@ class Login:
         return {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
 
 
-def until(holds: Callable[[], Any], told: Callable[[], object] = str, seconds: float = 90) -> Any:
+def until(holds: Callable[[], Any], told: Callable[[], object] = str, seconds: float = 150) -> Any:
     """Wait for a condition; ``told`` is what to show where it never comes to be."""
     end = time.monotonic() + seconds
     while not (answer := holds()):

@@ -169,4 +169,4 @@ def test_a_gateway_takes_no_more_messages_than_it_has_cores_for(login: Any, unti
     login.let_end()
     until(lambda: len(login.runs("ended")) == 5, login.log)
     gateway.terminate()
-    assert gateway.wait(60) == 0, login.log()
+    assert gateway.wait(120) == 0, login.log()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dev.queue_servers import free_port
 from hpcrunner.gateway.client_records import (
     FIRST_PAUSE,
     GIVE_UP_AFTER,
@@ -290,11 +291,8 @@ def test_a_store_that_hangs_stalls_no_round(desk: Desk, hole: socket.socket) -> 
     connection.close()
 
 
-def test_a_store_that_is_away_is_left_alone_for_a_while_and_tried_again(
-    desk: Desk, hole: socket.socket
-) -> None:
-    port = hole.getsockname()[1]
-    hole.close()
+def test_a_store_that_is_away_is_left_alone_for_a_while_and_tried_again(desk: Desk) -> None:
+    port = free_port()
     desk.database = {"type": "firebase", "databaseURL": f"http://127.0.0.1:{port}"}
     for key in ("a", "b"):
         desk.send(key, experimentLifetime="-10m")
@@ -313,9 +311,8 @@ def test_a_store_that_is_away_is_left_alone_for_a_while_and_tried_again(
         connection.close()
 
 
-def test_after_a_day_it_is_given_up_and_said_so(desk: Desk, hole: socket.socket) -> None:
-    url = f"http://127.0.0.1:{hole.getsockname()[1]}"
-    hole.close()
+def test_after_a_day_it_is_given_up_and_said_so(desk: Desk) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
     desk.database = {"type": "firebase", "databaseURL": url}
     e = desk.send(experimentLifetime="-10m")
     desk.tell()

@@ -45,13 +45,13 @@ def test_a_signal_ends_intake_and_gateway_but_no_job(login: Any, until: Until) -
     login.publish("long", seconds=600)
     until(lambda: login.runs()["long"], login.log)
     gateway.terminate()
-    assert gateway.wait(40) == 0, login.log()
+    assert gateway.wait(120) == 0, login.log()
     assert "drained: 1 experiment(s) go on" in login.log()
     login.publish(*names(3))
     assert len(login.waiting()) == 3
     login.let_end()
     until(lambda: login.runs("ended")["long"])  # without any gateway
-    assert login.gateway("--limit-tasks", "3").wait(90) == 0, login.log()
+    assert login.gateway("--limit-tasks", "3").wait(120) == 0, login.log()
     assert login.states() == {"SUCCEEDED": 4}
     assert login.runs() == dict.fromkeys(("long", *names(3)), 1)
 
@@ -60,7 +60,7 @@ def test_a_signal_ends_intake_and_gateway_but_no_job(login: Any, until: Until) -
 def test_a_gateway_that_does_nothing_ends_at_a_signal(login: Any, number: int) -> None:
     gateway = login.gateway()
     gateway.send_signal(number)
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
     assert "Traceback" not in login.log()
     assert (login.spool / "gateway.lock").read_bytes() == b""
 
@@ -74,7 +74,7 @@ def test_signals_in_a_shower_lose_and_double_nothing(login: Any) -> None:
         wanted.append(f"more{number}")
         gateway.terminate()
         gateway.terminate()
-        assert gateway.wait(60) == 0, login.log()
+        assert gateway.wait(120) == 0, login.log()
     assert login.gateway("--limit-idle-duration", "2s").wait(120) == 0
     assert login.runs() == dict.fromkeys(wanted, 1)
     assert login.states() == {"SUCCEEDED": len(wanted)}
@@ -176,6 +176,7 @@ def test_what_was_taken_as_the_signal_came_is_journalled_and_not_submitted(
 
 def test_a_signal_while_asleep_wakes_and_one_before_sleep_is_not_slept_through() -> None:
     orders = Orders()
+    before = signal.getsignal(signal.SIGTERM)
     with orders.listening():
         signal.raise_signal(signal.SIGHUP)
         began = time.monotonic()
@@ -188,7 +189,7 @@ def test_a_signal_while_asleep_wakes_and_one_before_sleep_is_not_slept_through()
         killer.wait()
         assert time.monotonic() - began < 50
         assert not orders.at_once
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # -- drained and resumed -------------------------------------------------------------------------
@@ -225,11 +226,11 @@ def test_a_drained_spool_takes_nothing_until_it_is_resumed_whatever_restarts(
     assert login.log().count("resumed: new experiments are taken again") == 1
     assert login.runs() == dict.fromkeys(("before", *names(2)), 1)
     gateway.terminate()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
 
 
 def test_nothing_is_submitted_by_hand_on_a_drained_spool(login: Any) -> None:
-    login.gateway("--limit-idle-duration", "1s").wait(60)
+    login.gateway("--limit-idle-duration", "1s").wait(120)
     login.run("drain")
     _, err = login.run("submit", "--", str(login.folder / "code" / "run.py"), "x", "0", code=75)
     assert "drained since" in err
@@ -304,7 +305,7 @@ def test_a_hangup_reads_the_site_again_and_a_bad_one_changes_nothing(
     until(lambda: login.states() == {"SUCCEEDED": 3}, login.log)
     assert colours(login) == {"red": 2, "blue": 1}
     gateway.terminate()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
 
 
 def test_what_cannot_change_under_way_is_named_and_the_rest_is_taken(
@@ -323,7 +324,7 @@ def test_what_cannot_change_under_way_is_named_and_the_rest_is_taken(
     assert colours(login) == {"blue": 1}
     assert not (login.folder / "elsewhere").exists()
     gateway.terminate()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
 
 
 def test_a_site_whose_parts_do_not_start_leaves_the_old_one_in_force(
@@ -338,7 +339,7 @@ def test_a_site_whose_parts_do_not_start_leaves_the_old_one_in_force(
     login.publish("one")
     until(lambda: login.runs("ended")["one"], login.log)
     gateway.terminate()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
 
 
 def test_reloads_in_the_midst_of_work_lose_and_double_nothing(login: Any, until: Until) -> None:
@@ -351,7 +352,7 @@ def test_reloads_in_the_midst_of_work_lose_and_double_nothing(login: Any, until:
     until(lambda: login.states() == {"SUCCEEDED": len(wanted)}, login.log)
     assert login.runs() == dict.fromkeys(wanted, 1)
     gateway.terminate()
-    assert gateway.wait(30) == 0
+    assert gateway.wait(120) == 0
 
 
 def test_a_limit_on_tasks_counts_over_reloads(login: Any, until: Until) -> None:
@@ -361,7 +362,7 @@ def test_a_limit_on_tasks_counts_over_reloads(login: Any, until: Until) -> None:
     gateway.send_signal(signal.SIGHUP)
     until(lambda: "was read again and is in force" in login.log(), login.log)
     login.publish("two")
-    assert gateway.wait(60) == 0, login.log()
+    assert gateway.wait(120) == 0, login.log()
 
 
 # -- standby and superseded ----------------------------------------------------------------------
@@ -382,13 +383,13 @@ def test_a_standby_waits_while_the_first_lives_and_takes_over_when_it_is_dead(
     first.send_signal(signal.SIGCONT)
     first.kill()
     first.wait()
-    until(lambda: "queues of" in login.log("second.log"), seconds=20)
+    until(lambda: "queues of" in login.log("second.log"))
     login.publish("late")
     login.let_end()
     until(lambda: login.states() == {"SUCCEEDED": 7}, lambda: login.log("second.log"))
     assert login.runs() == dict.fromkeys([*wanted, "late"], 1)
     second.terminate()
-    assert second.wait(30) == 0
+    assert second.wait(120) == 0
 
 
 def test_a_standby_takes_over_after_an_orderly_end_too_and_with_the_file_as_it_is_by_then(
@@ -398,27 +399,27 @@ def test_a_standby_takes_over_after_an_orderly_end_too_and_with_the_file_as_it_i
     second = login.gateway("--standby", log="second.log", ready="standing by")
     login.write_site(environment={"COLOUR": "blue"})
     first.terminate()
-    assert first.wait(30) == 0
+    assert first.wait(120) == 0
     login.publish("one")
     until(lambda: login.runs("ended")["one"], lambda: login.log("second.log"))
     assert colours(login) == {"blue": 1}
     second.terminate()
-    assert second.wait(30) == 0
+    assert second.wait(120) == 0
 
 
 def test_a_standby_ends_at_a_signal(login: Any) -> None:
     login.gateway()
     second = login.gateway("--standby", log="second.log", ready="standing by")
     second.terminate()
-    assert second.wait(30) == 0
+    assert second.wait(120) == 0
     assert (login.spool / "gateway.lock").read_bytes() != b""
 
 
 def test_a_gateway_whose_lock_file_is_replaced_stops_with_one_line(login: Any) -> None:
     gateway = login.gateway()
-    (login.spool / "gateway.lock").unlink()
-    (login.spool / "gateway.lock").touch()
-    assert gateway.wait(30) == 75
+    (login.spool / "another").touch()  # and at once in its place: no moment without any
+    (login.spool / "another").rename(login.spool / "gateway.lock")
+    assert gateway.wait(120) == 75
     (line,) = [line for line in login.log().splitlines() if line.startswith("hpcrunner: ")]
     assert "its lock file was replaced; this gateway stops" in line
 
@@ -428,12 +429,12 @@ def test_a_gateway_whose_journal_was_taken_over_stops_and_its_work_goes_on(login
     journal = Journal(login.spool / "journal.db", time.time)
     journal.take_over("login2", 4711)
     login.publish("one")
-    assert gateway.wait(30) == 75
+    assert gateway.wait(120) == 75
     (line,) = [line for line in login.log().splitlines() if line.startswith("hpcrunner: ")]
     assert "taken over by a gateway on login2, process 4711" in line
     assert journal.count_live() == 0  # it wrote nothing more
     journal.close()
-    assert login.gateway("--limit-tasks", "1").wait(60) == 0
+    assert login.gateway("--limit-tasks", "1").wait(120) == 0
     assert login.runs() == {"one": 1}
 
 
@@ -452,9 +453,9 @@ def test_killed_at_a_step_of_its_life_it_loses_and_doubles_nothing(
     login.publish("more")
     if gateway.poll() is None:
         gateway.send_signal(signal.SIGHUP if point == "gateway.reloaded" else signal.SIGTERM)
-    assert gateway.wait(60) == -signal.SIGKILL, login.log()
+    assert gateway.wait(120) == -signal.SIGKILL, login.log()
     assert (login.folder / point).exists()
-    assert login.gateway("--limit-idle-duration", "2s").wait(90) == 0, login.log()
+    assert login.gateway("--limit-idle-duration", "2s").wait(120) == 0, login.log()
     assert login.states() == {"SUCCEEDED": 6}
     assert login.runs() == dict.fromkeys([*names(5), "more"], 1)
 

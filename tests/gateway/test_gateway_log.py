@@ -15,7 +15,7 @@ def test_a_gateways_log_in_json_is_json_from_the_first_to_the_last_line(login: A
         *("--log-format", "json", "--limit-tasks", "1"),
         env={"AMQP_URL": f"amqp://guest:{HUSH}@127.0.0.1:1/"},
     )
-    assert gateway.wait(90) == 0, login.log()
+    assert gateway.wait(120) == 0, login.log()
     told = [json.loads(line) for line in login.log().splitlines()]
     assert {"time", "level", "logger", "message", "host"} <= set.intersection(*map(set, told))
     (ending,) = [line for line in told if line.get("state") == "SUCCEEDED"]
@@ -39,4 +39,4 @@ def test_a_gateway_shows_where_it_is_and_goes_on(login: Any, until: Any) -> None
     login.publish("one")
     until(lambda: login.runs("ended")["one"], login.log)
     gateway.terminate()
-    assert gateway.wait(60) == 0, login.log()
+    assert gateway.wait(120) == 0, login.log()

@@ -238,18 +238,23 @@ def test_where_flock_has_no_effect_a_real_living_holder_is_left_alone_and_a_stop
     path: Path, other: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = other("elsewhere")
-    contender = Contender(path, lease=1.0)
-    for _ in range(60):  # three leases
+    steady = Steady()
+    contender = Contender(path, clock=steady)
+    beat, end = 0, time.monotonic() + 120
+    while steady.now < 3 * LEASE:
+        while (holder := read_holder(path.read_text())) is None or holder.beat == beat:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        beat = holder.beat
         assert contender.try_take() is None
-        time.sleep(0.05)
+        steady.pause(5.0)
     process.send_signal(signal.SIGSTOP)
-    end = time.monotonic() + 30
     while (lock := contender.try_take()) is None:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+        assert steady.now < 5 * LEASE
+        steady.pause(5.0)
     mine = path.read_bytes()
     process.send_signal(signal.SIGCONT)
-    assert process.wait(30) == 75
+    assert process.wait(120) == 75
     assert process.stdout is not None
     (said,) = process.stdout.read().splitlines()
     assert re.search(rf"was taken over by host \S+ pid {os.getpid()} ", said)
@@ -337,7 +342,7 @@ def test_a_standby_waits_as_long_as_it_takes_or_until_it_is_told_to_end(
         wait_for_lock(
             Contender(path, clock=steady),
             steady.pause,
-            lambda: steady.now < 100_000,
+            lambda: steady.now < 10 * LEASE,
             standby=True,
             clock=steady,
         )

@@ -48,7 +48,7 @@ def test_sealed_work_runs_and_clear_text_is_set_aside_until_somebody_retries(
     for body in (clear, early, sealed(work(login, "sealed"), 0)):
         publish(login.queue, body)
     gateway = login.gateway("--limit-tasks", "3", env=where)
-    assert gateway.wait(90) == 0, login.log()
+    assert gateway.wait(120) == 0, login.log()
     assert login.runs() == {"sealed": 1}, login.log()
     assert login.states() == {"SUCCEEDED": 1, "REJECTED": 2}
     assert "clear text is not taken" in login.log()

@@ -386,5 +386,5 @@ def test_a_real_gateway_sends_notes_of_what_it_runs(
     until(lambda: [t for t in room.titles() if t.startswith("succeeded")], login.log)
     assert {m["channel"] for m in room.sent} == {"#lab"}
     gateway.terminate()
-    assert gateway.wait(60) == 0
+    assert gateway.wait(120) == 0
     assert PATH not in login.log()

@@ -23,6 +23,7 @@ from hpcrunner.gateway.preparation import READY, Failed, Standing, Waiting
 from hpcrunner.gateway.staging import mirrors, objects
 from hpcrunner.gateway.staging.fetching import THREADS, Fetching
 from hpcrunner.gateway.staging.layout import Layout, parsed
+from hpcrunner.gateway.staging.marks import read_mark
 from hpcrunner.gateway.staging.objects import Objects
 from hpcrunner.gateway.staging.uploads import Uploads
 from hpcrunner.request.location import Location
@@ -35,7 +36,7 @@ from hpcrunner.request.record import Record, SavedArtifact
 from hpcrunner.storage.contract import DiskBudgetExceeded, Download
 from hpcrunner.storage.file import FileStore
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +296,9 @@ def test_what_a_running_job_saves_is_sent_once_for_each_change(desk: Desk) -> No
     desk.save(e, "modeldir", b"one")
     desk.until(lambda: desk.stored(e, "modeldir") == b"one")
     saved = desk.save(e, "modeldir", b"two")
-    desk.until(lambda: desk.stored(e, "modeldir") == b"two")
+    mark = desk.layout.stored / desk.layout.place((e.id, 1), "modeldir", mutable=True).name
+    desk.until(lambda: (m := read_mark(mark)) is not None and m.sha256 == saved.sha256)
+    assert desk.stored(e, "modeldir") == b"two"
     path = desk.s3.buckets / "artifacts" / "experiments" / e.key / "modeldir.tar"
     before = path.stat().st_mtime_ns
     desk.uploads.close()
