@@ -31,7 +31,7 @@ from hpcrunner.request.plan import (
 )
 from hpcrunner.request.record import Record, record_from_json
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 
 
 def tar_of(files: dict[str, str | bytes]) -> bytes:

@@ -181,7 +181,7 @@ def test_a_node_without_its_gpus_is_at_fault_and_nothing_is_fetched_there(
     broken = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
     node.write(node.script("print('ran')", gpus=1))
     environ = {**smi(broken, code=9), "CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_ID": "7"}
-    assert node.start(**environ).wait(60) == 71
+    assert node.start(**environ).wait(150) == 71
     record = node.record()
     assert record.reason is Reason.GPUS_MISSING
     assert f"nvidia-smi fails with 9: {broken}" in record.text

@@ -116,7 +116,7 @@ def test_after_a_signal_from_outside_the_last_word_is_the_gateways(node: Node) -
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    process.wait(150)
     assert node.record().reason is Reason.CANCELLED
     assert told(node)["status"] == "running"
     assert node.event("client_told") is None

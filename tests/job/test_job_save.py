@@ -25,11 +25,13 @@ from hpcrunner.storage.file import FileStore
 class Uploads:
     """A store's front: remembers what was uploaded, fails as told, and how many at once."""
 
-    def __init__(self, *errors: Exception, seconds: float = 0.0) -> None:
+    def __init__(self, *errors: Exception) -> None:
         self.tags: list[str] = []
         self.most_at_once = 0
+        self.under_way = threading.Event()
+        self.let_go = threading.Event()  # while clear, no upload comes to its end
+        self.let_go.set()
         self._errors = list(errors)
-        self._seconds = seconds
         self._running = 0
         self._lock = threading.Lock()
 
@@ -37,7 +39,8 @@ class Uploads:
         with self._lock:
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
-        time.sleep(self._seconds)
+        self.under_way.set()
+        assert self.let_go.wait(150)
         with self._lock:
             self._running -= 1
         if self._errors:
@@ -60,7 +63,7 @@ def make(tmp_path: Path) -> Callable[..., Saver]:
 
 
 def soon() -> float:
-    return time.monotonic() + 30
+    return time.monotonic() + 150
 
 
 def within(seconds: float) -> Callable[[], float]:
@@ -151,12 +154,13 @@ def test_an_unreachable_store_is_asked_again_until_the_time_is_up(
 
 
 def test_a_store_that_stays_away_is_named_with_its_artifact(
-    tmp_path: Path, make: Callable[..., Saver]
+    tmp_path: Path, make: Callable[..., Saver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hpcrunner.job.save._FIRST_PAUSE", 1000.0)  # longer than the time there is
     upload = Uploads(*[StoreUnreachable("away", where="s3://b/k")] * 9)
     saver = make(upload, "modeldir")
     (tmp_path / "modeldir" / "w").write_text("x")
-    (failure,) = saver.finish(within(0.5))
+    (failure,) = saver.finish(soon)
     assert failure == "artifact modeldir was not saved: s3://b/k: away"
 
 
@@ -177,7 +181,7 @@ def test_an_upload_that_hangs_does_not_keep_the_end_waiting(
     never = threading.Event()
 
     def hang(*_: object) -> SavedArtifact:
-        never.wait(60)
+        never.wait(150)
         raise ArtifactDenied("too late")
 
     saver = make(hang, "modeldir")
@@ -190,13 +194,20 @@ def test_an_upload_that_hangs_does_not_keep_the_end_waiting(
 def test_one_artifact_is_never_saved_twice_at_once(
     tmp_path: Path, make: Callable[..., Saver]
 ) -> None:
-    upload = Uploads(seconds=0.3)
+    upload = Uploads()
+    upload.let_go.clear()
     saver = make(upload, "modeldir", interval=0.05)
     saver.start()
     (tmp_path / "modeldir" / "w").write_text("1")
-    time.sleep(0.2)  # the periodic save is under way
+    assert upload.under_way.wait(150)  # the periodic save
     (tmp_path / "modeldir" / "w").write_text("22")
-    assert saver.finish(soon) == []
+    failures: list[list[str]] = []
+    end = threading.Thread(target=lambda: failures.append(saver.finish(soon)))
+    end.start()
+    assert saver._done.wait(150)
+    upload.let_go.set()
+    end.join()
+    assert failures == [[]]
     assert upload.most_at_once == 1
     assert upload.tags == ["modeldir", "modeldir"]
 
@@ -208,7 +219,7 @@ def test_a_failed_periodic_save_is_tried_again_with_the_next(
     saver = make(upload, "modeldir", interval=0.05)
     saver.start()
     (tmp_path / "modeldir" / "w").write_text("1")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 150
     while not upload.tags and time.monotonic() < until:
         time.sleep(0.01)
     assert upload.tags == ["modeldir"]
@@ -232,7 +243,7 @@ def test_the_first_error_of_many_tasks_is_raised_at_once() -> None:
 
     def slow() -> None:
         started.append(1)
-        ended.wait(30)
+        ended.wait(150)
 
     def fail() -> None:
         raise ArtifactDenied("no")

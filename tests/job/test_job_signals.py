@@ -49,7 +49,7 @@ def test_the_sites_signal_comes_first_and_to_the_payload_alone(node: Node, word:
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait(150) == 143
     # Exit code 0 at a stop is no success, and what was saved is kept.
     assert (node.record().reason, node.record().exit_code) == (Reason.CANCELLED, 0)
     assert node.members("modeldir.tar") == {"saved": b"with its child"}
@@ -62,7 +62,7 @@ def test_a_payload_that_obeys_nothing_hears_the_signal_then_sigterm_and_is_kille
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.wait(150)
     assert node.record().last_lines == ("ready", "SIGUSR1", "SIGTERM")
     assert node.record().signal == signal.SIGKILL
     assert node.members("modeldir.tar") == {"half": b"half"}
@@ -70,8 +70,8 @@ def test_a_payload_that_obeys_nothing_hears_the_signal_then_sigterm_and_is_kille
 
 def test_the_time_limit_gives_the_same_signal_and_is_its_own_reason(node: Node) -> None:
     script = SAVES.format(name="SIGUSR1")
-    node.write(node.script(script), payload_signal="USR1", time_limit=4.0, grace=2.0)
-    assert node.start().wait(60) == 124
+    node.write(node.script(script), payload_signal="USR1", time_limit=10.0, grace=4.0)
+    assert node.start().wait(150) == 124
     assert (node.record().reason, node.record().exit_code) == (Reason.TIME_LIMIT, 0)
     assert node.members("modeldir.tar") == {"saved": b"with its child"}
 
@@ -82,7 +82,7 @@ def test_everything_fits_between_a_sigterm_and_the_kill_that_follows(node: Node)
     process = node.start(SLURM_JOB_ID="7")
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    process.wait(150)
     stop = next(e["time"] for e in node.events() if e["event"] == "saving")
     assert node.record().reason is Reason.CANCELLED
     assert node.record().ended_at - stop < 4.0
@@ -99,7 +99,7 @@ def test_a_second_look_at_the_clock_shortens_a_long_grace_when_the_kill_comes_ne
     process.send_signal(signal.SIGINT)
     node.wait_until(lambda: "SIGTERM" in node.log().split("ready", 1)[1])
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    process.wait(150)
     assert node.record().signal == signal.SIGKILL
     assert {s.tag for s in node.record().saved} == {"output", "modeldir"}
 
@@ -110,7 +110,7 @@ def test_an_announced_limit_is_waited_for(node: Node) -> None:
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(60) == 0
+    assert process.wait(150) == 0
     assert "SIGUSR1 announces the job's time limit" in node.log()
     assert node.record().last_lines == ("ready", "whole")
 
@@ -120,7 +120,7 @@ def test_an_announced_limit_that_no_plan_knows_ends_the_payload(node: Node) -> N
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(60) == 124
+    assert process.wait(150) == 124
     assert node.record().reason is Reason.TIME_LIMIT
     assert "SIGUSR1" in node.record().text
 
@@ -130,13 +130,13 @@ def test_a_usr1_long_before_the_limit_is_somebody_elses(node: Node) -> None:
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(60) == 143
+    assert process.wait(150) == 143
     assert node.record().text.startswith("cancelled from outside (SIGUSR1)")
 
 
 def test_the_schedulers_word_on_the_end_is_kept_without_a_limit_in_the_plan(node: Node) -> None:
     node.write(node.script(SAVES.format(name="SIGTERM")), grace=3.0)
-    assert node.start(SLURM_JOB_END_TIME=str(int(time.time()) + 6)).wait(60) == 124
+    assert node.start(SLURM_JOB_END_TIME=str(int(time.time()) + 6)).wait(150) == 124
     assert node.record().reason is Reason.TIME_LIMIT
 
 
@@ -144,10 +144,11 @@ def test_the_time_that_modules_took_counts_for_the_limit(node: Node) -> None:
     # The batch script is this process before it becomes the job side.
     node.write(node.script(SAVES.format(name="SIGTERM")), time_limit=8.0, grace=2.0)
     process = node.start_by_script("sleep 3")
-    assert process.wait(60) == 124
+    assert process.wait(150) == 124
     record = node.record()
     assert record.reason is Reason.TIME_LIMIT
-    assert record.ended_at - record.started_at < 5.5
+    stop = next(e["time"] for e in node.events() if e["event"] == "saving")
+    assert stop - record.started_at < 5.5
 
 
 def test_the_start_of_this_process_is_known() -> None:
@@ -235,7 +236,7 @@ def test_no_process_survives_a_stop(node: Node) -> None:
     node.wait_until(lambda: "ready" in node.log())
     pid = node.event("running")["pid"]
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    process.wait(150)
     sessions = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and _session(p) == pid]
     assert sessions == []
 

@@ -133,12 +133,12 @@ def test_a_driver_that_hangs_holds_up_no_ending(metrics: Callable[..., Metrics])
 
     def hang() -> str:
         asked.set()
-        release.wait(60)
+        release.wait(150)
         return ""
 
     made = metrics(gpus=hang)
     made.start()
-    assert asked.wait(60)
+    assert asked.wait(150)
     closing = threading.Thread(target=made.close, daemon=True)
     closing.start()
     closing.join(30)

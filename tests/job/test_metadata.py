@@ -69,7 +69,7 @@ def test_the_document_tells_what_the_payload_recorded_and_how_it_ran(node: Any) 
     )
     node.write(experiment)
     before = time.time()
-    node.start(SLURM_JOB_ID="4711", SLURM_JOB_PARTITION="gpu", SLURMD_NODENAME="n7").wait(60)
+    node.start(SLURM_JOB_ID="4711", SLURM_JOB_PARTITION="gpu", SLURMD_NODENAME="n7").wait(150)
     (document,) = stored(node.store)
     assert document["experiment"] == {"accuracy": 0.5}
     ours = document["studioml"]
@@ -225,7 +225,7 @@ def test_two_attempts_leave_two_documents_however_short_they_are(node: Any) -> N
 def test_tasks_that_start_at_once_leave_a_document_each(node: Any) -> None:
     node.write(*[with_metadata(node, RESULT, key=f"k{n}") for n in range(4)])
     for process in [node.start(n) for n in range(1, 5)]:
-        assert process.wait(60) == 0
+        assert process.wait(150) == 0
     keys = [d["studioml"]["experiment"]["key"] for d in stored(node.store)]
     assert sorted(keys) == ["k0", "k1", "k2", "k3"]
 
