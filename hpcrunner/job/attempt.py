@@ -28,7 +28,7 @@ from hpcrunner.job.ending import (
 )
 from hpcrunner.job.environment import LOG_NAME, prepare_python
 from hpcrunner.job.events import Events, say
-from hpcrunner.job.fence import Fence
+from hpcrunner.job.fence import TAKEN_OVER, Fence
 from hpcrunner.job.leftovers import start_sweep
 from hpcrunner.job.memory import MemoryWitness
 from hpcrunner.job.metadata import Metadata
@@ -103,15 +103,19 @@ def run_attempt(batch_folder: Path, index: int, environ: Mapping[str, str]) -> i
     stopper = Stopper(end, plan.setup, words=words)
     if end is not None:
         stopper.add(limits.job_deadline(plan.setup, counted_from, end))
-    attempt = _Attempt(plan, index, environ, events, stopper, started_at, Fence(claim_path), client)
+    fence = Fence(claim_path, owner)
+    attempt = _Attempt(plan, index, environ, events, stopper, started_at, fence, client)
     ending = attempt.run()
     say(f"ended: {ending.reason.value}: {ending.text}")
     try:
+        if fence.stands() is TAKEN_OVER:
+            say(f"task {index}: no record: that of the run which goes on counts")
+            return words.exit_status(ending.status)
         if not write_record(record_path, attempt.record_of(ending, owner)):
             say(f"task {index}: a record was there already and stays")
         crashpoint("job.recorded")
         events.note("ended", reason=ending.reason.value, text=ending.text)
-        if attempt.fence.stands() is None:
+        if fence.stands() is None:
             tell_client(
                 client,
                 ending.reason,
