@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 class NotHere(Exception):

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from dev.queue_servers import free_port
 
 pytestmark = pytest.mark.slurm
 
@@ -39,6 +40,10 @@ def lines(told: dict[str, Any], *verdicts: str) -> list[str]:
     return [f"{f['check']}: {f['line']}" for f in told["findings"] if f["verdict"] in verdicts]
 
 
+def is_slow(line: str) -> bool:
+    return line.startswith("spool: ") and "slow: " in line
+
+
 def outside_servers(cluster: Any) -> tuple[list[str], dict[str, str]]:
     """The options and variables that point at the cluster's own broker and store."""
     s3 = cluster.facts["s3"]
@@ -59,12 +64,6 @@ def mine(cluster: Any, *paths: Path) -> None:
     subprocess.run(["chown", "-R", cluster.user, *paths], check=True)
 
 
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def test_a_first_site_file_is_enough_for_a_clean_round(cluster: Any, workdir: Path) -> None:
     site = workdir / "first.yaml"
     hpcrunner = cluster.bin / "hpcrunner"
@@ -81,7 +80,8 @@ def test_a_first_site_file_is_enough_for_a_clean_round(cluster: Any, workdir: Pa
         mine(cluster, workdir)
         words += ["--image", apptainer["busybox_image"]]
     told = doctor(cluster, site, "--spool", workdir / "spool", *words, **environ)
-    assert lines(told, "fault", "warning") == []
+    # A disk that is busy with other tests is slow, and rightly told to be.
+    assert [n for n in lines(told, "fault", "warning") if not is_slow(n)] == []
     assert told["code"] == 0
     # All that was to be looked at was, but for what only systemd knows.
     assert {f["check"] for f in told["findings"] if f["verdict"] == "not tried"} <= {"session"}
@@ -165,8 +165,8 @@ def test_a_dozen_faults_at_once_are_all_named(cluster: Any, workdir: Path) -> No
     told = doctor(
         cluster,
         site,
-        *("--store", f"s3://127.0.0.1:{closed_port()}/bucket"),
-        AMQP_URL=f"amqp://me:hunter2@127.0.0.1:{closed_port()}/",
+        *("--store", f"s3://127.0.0.1:{free_port()}/bucket"),
+        AMQP_URL=f"amqp://me:hunter2@127.0.0.1:{free_port()}/",
         AWS_ACCESS_KEY_ID="me",
         AWS_SECRET_ACCESS_KEY="hunter3",
     )
@@ -219,15 +219,15 @@ def test_an_interrupt_cancels_the_probe(cluster: Any, workdir: Path) -> None:
     process = cluster.start(*heeding, "doctor", "--site", site, "--wait", "100s", log=log)
     probes = f"{workdir}/spool/doctor/"
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 150
         while probes not in queued(cluster):
             assert time.monotonic() < end and process.poll() is None, log.read_text()
             time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+        process.wait(120)
     finally:
         process.kill()
-    end = time.monotonic() + 30  # runuser may be gone before what it runs
+    end = time.monotonic() + 120  # runuser may be gone before what it runs
     while probes in queued(cluster) or (workdir / "spool" / "doctor").exists():
         assert time.monotonic() < end, queued(cluster)
         time.sleep(0.2)

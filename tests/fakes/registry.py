@@ -133,7 +133,7 @@ class Registry:
         if self.password:
             word = base64.b64encode(":".join(self.password).encode()).decode()
             request.add_header("Authorization", f"Basic {word}")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             answer.read()
             return answer
 
@@ -158,7 +158,7 @@ def running_registry(folder: Path, port: int, *, password_file: str = "") -> Ite
         yield Registry(f"localhost:{port}", log)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
 
 def is_installed() -> bool:
@@ -167,7 +167,7 @@ def is_installed() -> bool:
 
 
 def _wait(url: str, log: Path, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while server.poll() is None and time.monotonic() < until:
         try:
             with urllib.request.urlopen(url, timeout=5):

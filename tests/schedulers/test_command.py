@@ -17,29 +17,29 @@ PATH = {"PATH": "/usr/bin:/bin"}
 
 
 def test_outputs_and_exit_code_come_apart() -> None:
-    done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], timeout=20, environment=PATH)
+    done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], timeout=60, environment=PATH)
     assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 3)
 
 
 def test_a_command_gets_no_input_and_no_variable_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_SECRET", "x")
-    done = run(["sh", "-c", "cat; env; pwd"], timeout=20, environment=PATH)
+    done = run(["sh", "-c", "cat; env; pwd"], timeout=60, environment=PATH)
     assert "GATEWAY_SECRET" not in done.stdout
     assert done.stdout.endswith("/\n")
 
 
 def test_words_are_words() -> None:
-    done = run(["printf", "%s", "$(id) ; `id` '"], timeout=20, environment=PATH)
+    done = run(["printf", "%s", "$(id) ; `id` '"], timeout=60, environment=PATH)
     assert done.stdout == "$(id) ; `id` '"
 
 
 def test_a_command_out_of_time_is_killed_with_its_children(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     with pytest.raises(CommandFailed) as failed:
-        run(["sh", "-c", f"sleep 600 & echo $! > {note}; wait"], timeout=0.5, environment=PATH)
+        run(["sh", "-c", f"sleep 600 & echo $! > {note}; wait"], timeout=2.0, environment=PATH)
     assert failed.value.started
     pid = int(note.read_text())
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while _alive(pid):  # SIGKILL is sent; when the other CPU obeys is its own affair
         assert time.monotonic() < until, f"process {pid} outlives its time-out"
         time.sleep(0.01)
@@ -72,7 +72,7 @@ def test_long_errors_are_cut_not_kept() -> None:
 
 
 def test_bytes_that_are_no_text_do_no_harm() -> None:
-    done = run(["printf", r"a\377\000b"], timeout=20, environment=PATH)
+    done = run(["printf", r"a\377\000b"], timeout=60, environment=PATH)
     assert done.stdout == "a�\0b"
 
 

@@ -32,7 +32,7 @@ from hpcrunner.schedulers.local_store import Store
 
 Batches = Callable[..., Batch]
 Make = Callable[..., LocalScheduler]
-PATIENCE = 60.0
+PATIENCE = 150.0
 
 
 def jobs(ids: Sequence[str]) -> list[Job]:
@@ -167,7 +167,7 @@ def test_a_job_past_its_time_limit_may_save_and_is_a_timeout(
     make: Make, make_batch: Batches
 ) -> None:
     local = make(kill_wait=30.0)
-    batch = make_batch(script="trap 'echo saved; exit 0' TERM; sleep 600 & wait", time_limit=1)
+    batch = make_batch(script="trap 'echo saved; exit 0' TERM; sleep 600 & wait", time_limit=3)
     [job_id] = local.submit(batch).job_ids
     seen = ended(local, [job_id])[job_id]
     assert (seen.word, seen.reason) == ("TIMEOUT", Reason.TIME_LIMIT)
@@ -181,7 +181,7 @@ def test_what_ignores_the_time_limit_is_killed_with_all_it_started(
         "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ > far; sleep 600; sleep 600' &\n"
         "sh -c 'echo $$ > near; sleep 600; sleep 600' & sleep 600; sleep 600"
     )
-    batch = make_batch(script=script, time_limit=2)
+    batch = make_batch(script=script, time_limit=4)
     [job_id] = local.submit(batch).job_ids
     assert ended(local, [job_id])[job_id].reason is Reason.TIME_LIMIT
     for name in ("near", "far"):

@@ -100,11 +100,11 @@ def submit(batch_id: str, script: str = "true", size: int = 1, **spec: Any) -> d
     return {"do": "submit", "id": batch_id, "script": script, "size": size, "spec": spec}
 
 
-def wait(ids: list[str], state: str = "ENDED", seconds: float = 90) -> dict[str, Any]:
+def wait(ids: list[str], state: str = "ENDED", seconds: float = 200) -> dict[str, Any]:
     return {"do": "wait", "ids": ids, "seconds": seconds, "state": state}
 
 
-def until(check: Callable[[], bool], seconds: float = 60) -> None:
+def until(check: Callable[[], bool], seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < end

@@ -33,7 +33,7 @@ def server(argv: list[str], port: int, log: Path, **environ: str) -> Iterator[No
     env = {**os.environ, **environ}
     with log.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, env=env) as process:
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 120
             while True:
                 with contextlib.suppress(OSError):
                     socket.create_connection(("127.0.0.1", port), 1).close()
@@ -44,7 +44,7 @@ def server(argv: list[str], port: int, log: Path, **environ: str) -> Iterator[No
             yield
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def tool(name: str) -> str:

@@ -31,7 +31,7 @@ from hpcrunner.storage.http import HttpStore
 from hpcrunner.storage.stores import looker_for
 
 MB = 1 << 20
-PATIENCE = 60.0
+PATIENCE = 150.0
 
 
 def archive(content: bytes = b"", size: int = MB) -> bytes:
