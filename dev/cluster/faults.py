@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import mariadb, munge, process, rabbitmq, s3, slurm
 from .errors import CannotHere
+from .gridengine import configuration
 from .gridengine import server as gridengine
 from .layout import NODES, Layout
 from .settings import Secrets
@@ -49,6 +50,8 @@ def fail_node(layout: Layout, node: str) -> int:
     Slurm calls it DOWN, and its jobs NODE_FAIL, when it has not answered for SlurmdTimeout, or
     when it returns.
     """
+    if node == configuration.HOST:
+        return gridengine.fail_host(layout)
     killed = process.kill_node(layout, _a_node(node))
     process.kill(layout, f"slurmd-{node}")
     return len(killed)
@@ -56,6 +59,9 @@ def fail_node(layout: Layout, node: str) -> int:
 
 def return_node(layout: Layout, node: str) -> None:
     """Boot a node again, and wait until it takes jobs."""
+    if node == configuration.HOST:
+        gridengine.start_one(layout, gridengine.EXECD)
+        return
     if process.running(layout, f"slurmd-{_a_node(node)}") is None:
         # A real machine boots for longer than Slurm waits for it. This one is back at once, and
         # the controller would take the jobs it had for running until it misses them by chance.
@@ -72,5 +78,6 @@ def _known(server: str) -> str:
 def _a_node(node: str) -> str:
     names = [known.name for known in NODES]
     if node not in names:
-        raise CannotHere(f"no node {node!r}: name one of {', '.join(names)}")
+        allowed = ", ".join([*names, f"{configuration.HOST} (Grid Engine's)"])
+        raise CannotHere(f"no node {node!r}: name one of {allowed}")
     return node

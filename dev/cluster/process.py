@@ -153,18 +153,22 @@ def sweep(layout: Layout) -> list[int]:
 
 
 def kill_node(layout: Layout, node: str) -> list[int]:
-    """Kill a node's slurmd, its slurmstepds and all processes of its jobs; returns the pids.
-
-    As in a power failure nobody sees another die: all of them are stopped before one is killed.
-    """
+    """Kill a node's slurmd, its slurmstepds and all processes of its jobs; returns the pids."""
     conf = _conf(layout)
     of_the_node = {f"{NODE_MARK}={node}".encode(), f"SLURMD_NODENAME={node}".encode()}
+    return _kill_at_once(lambda environ: conf in environ and not of_the_node.isdisjoint(environ))
 
-    def on_node(environ: Environ) -> bool:
-        return conf in environ and not of_the_node.isdisjoint(environ)
 
+def kill_marked(layout: Layout, node: str) -> list[int]:
+    """Kill the daemon that plays this node, by its marks, and all below it; returns the pids."""
+    marks = {f"{MARK}={layout.state}".encode(), f"{NODE_MARK}={node}".encode()}
+    return _kill_at_once(lambda environ: marks <= environ)
+
+
+def _kill_at_once(wanted: Callable[[Environ], bool]) -> list[int]:
+    """As in a power failure nobody sees another die: all are stopped before one is killed."""
     frozen: set[int] = set()
-    while new := _matching(on_node) - frozen:
+    while new := _matching(wanted) - frozen:
         _signal(new, signal.SIGSTOP)
         frozen |= new
     _signal(frozen, signal.SIGKILL)

@@ -29,6 +29,7 @@ _HOSTS = re.compile(r"[,\[].*|@.*")
 class Cell:
     """A cell as it says. ``queues`` and ``environments`` by name with their settings, as far as
     the site's file names them; ``resources`` by name and shortcut: (requestable, consumable).
+    ``unheard``, ``reschedule``: max_unheard and reschedule_unknown in seconds.
     """
 
     version: str = ""
@@ -39,6 +40,8 @@ class Cell:
     projects: tuple[str, ...] = ()
     resources: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     most_tasks: int = 0
+    unheard: int | None = None
+    reschedule: int | None = None
 
 
 def ask_cell(site: Site, edge: Edge) -> Cluster:
@@ -59,6 +62,7 @@ def ask_cell(site: Site, edge: Edge) -> Cluster:
         *judge_environment(site, cell),
         *judge_projects(site, cell),
         *judge_arrays(site, cell),
+        judge_hosts(site, cell),
         judge_accounting(site, _accounting(edge)),
         judge_library(site),
     ]
@@ -171,6 +175,19 @@ def judge_arrays(site: Site, cell: Cell) -> Iterator[Finding]:
         yield ok("arrays", f"up to {site.limits.largest_array} tasks")
 
 
+def judge_hosts(site: Site, cell: Cell) -> Finding:
+    """What the master makes of a host that dies. Nothing of it is wrong; it is good to know."""
+    if cell.unheard is None:
+        return not_tried("hosts", "the cell does not tell its max_unheard")
+    silent = f"one that is silent for {cell.unheard} s is unknown (max_unheard)"
+    if not cell.reschedule:
+        then = "its jobs are shown as running until it is back (reschedule_unknown is 0)"
+    else:
+        jobs = "its jobs wait again" if site.requeue else "with requeue: true its jobs wait again"
+        then = f"{jobs} {cell.reschedule} s later (reschedule_unknown)"
+    return ok("hosts", f"{silent}; {then}")
+
+
 def judge_accounting(site: Site, trouble: str) -> Finding:
     """``trouble`` is why qacct does not answer, empty where it does."""
     if site.accounting.mode == "none":
@@ -221,6 +238,7 @@ def _cell(site: Site, edge: Edge) -> Cell:
 
     names = tuple(ask("-sql").split())
     wanted = {_queue(partition.name) for partition in site.partitions} & set(names)
+    cluster = settings(ask("-sconf"))
     return Cell(
         version=edge.ask(["qstat", "-help"], environment).stdout.partition("\n")[0].strip(),
         queues={name: settings(ask("-sq", name)) for name in sorted(wanted)},
@@ -229,7 +247,9 @@ def _cell(site: Site, edge: Edge) -> Cell:
         environment=settings(ask("-sp", site.gridengine.parallel_environment)),
         projects=tuple(ask("-sprjl").split()),
         resources=resources(ask("-sc")),
-        most_tasks=int(settings(ask("-sconf")).get("max_aj_tasks", "0") or 0),
+        most_tasks=int(cluster.get("max_aj_tasks", "0") or 0),
+        unheard=_seconds(cluster.get("max_unheard", "")),
+        reschedule=_seconds(cluster.get("reschedule_unknown", "")),
     )
 
 

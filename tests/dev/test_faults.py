@@ -15,6 +15,7 @@ import pytest
 from dev.cluster import faults, process
 from dev.cluster.__main__ import _daemons
 from dev.cluster.errors import CannotHere
+from dev.cluster.gridengine.configuration import HOST
 from dev.cluster.layout import Layout
 from dev.cluster.process import Daemon
 
@@ -79,6 +80,20 @@ def test_a_dying_node_takes_its_steps_and_jobs_and_no_other_nodes(
     assert slurmd.wait(10) == job.wait(10) == -signal.SIGKILL
     assert not process.alive(unmarked_child)
     assert elsewhere.poll() is other_cluster.poll() is None
+
+
+def test_the_host_of_grid_engine_dies_with_its_jobs_and_no_slurm_node_does(
+    layout: Layout, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    ours = {process.MARK: str(layout.state), "SLURM_CONF": ""}
+    execd = spawn(PARENT, {**ours, process.NODE_MARK: HOST})
+    unmarked_child = int(execd.stdout.readline())  # type: ignore[union-attr]
+    slurmd = spawn(SLEEP, {**ours, process.NODE_MARK: "n0"})
+    elsewhere = spawn(SLEEP, {**ours, process.MARK: "/srv/dev", process.NODE_MARK: HOST})
+    until_started((execd, slurmd, elsewhere))
+    assert faults.fail_node(layout, HOST) == 2
+    assert execd.wait(10) == -signal.SIGKILL and not process.alive(unmarked_child)
+    assert slurmd.poll() is elsewhere.poll() is None
 
 
 @pytest.mark.parametrize("act", [faults.kill, faults.start, faults.fail_node, faults.return_node])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hpcrunner.doctor.gridengine import (
     judge_accounting,
     judge_arrays,
     judge_environment,
+    judge_hosts,
     judge_projects,
     judge_queues,
     judge_resources,
@@ -128,3 +130,16 @@ def test_a_master_that_is_away_hinders_the_probe(edge: Callable[..., Edge]) -> N
 def test_commands_that_are_not_there_are_told(edge: Callable[..., Edge]) -> None:
     found = ask_cell(site(), edge({}, ["qstat"]))
     assert "no qdel, qacct, qconf" in told(found.findings)[0] and found.hindered
+
+
+def test_what_becomes_of_the_jobs_of_a_silent_host_is_told() -> None:
+    quick = replace(CELL, unheard=300, reschedule=60)
+    assert (
+        "shown as running until it is back"
+        in judge_hosts(site(), replace(quick, reschedule=0)).what
+    )
+    assert judge_hosts(site(requeue=True), quick).what.endswith(
+        "its jobs wait again 60 s later (reschedule_unknown)"
+    )
+    assert "with requeue: true" in judge_hosts(site(), quick).what
+    assert judge_hosts(site(), CELL).verdict is Verdict.NOT_TRIED

@@ -38,7 +38,11 @@ def daemons(layout: Layout) -> list[Daemon]:
     variables = {**environ(layout), "SGE_ND": "1"}
     return [
         Daemon(QMASTER, [str(binaries(layout) / "sge_qmaster")], environ=variables),
-        Daemon(EXECD, [str(binaries(layout) / "sge_execd")], environ=variables),
+        Daemon(
+            EXECD,
+            [str(binaries(layout) / "sge_execd")],
+            environ={**variables, process.NODE_MARK: conf.HOST},
+        ),
     ]
 
 
@@ -73,6 +77,16 @@ def start_one(layout: Layout, name: str) -> None:
 
     process.start(layout, daemon)
     process.wait_until(layout, name, ready, 60)
+
+
+def fail_host(layout: Layout) -> int:
+    """Let the host die: daemon, shepherds and jobs. Returns how many processes died.
+
+    The master calls it unknown after max_unheard, and its jobs failed when it returns.
+    """
+    killed = process.kill_marked(layout, conf.HOST)
+    process.kill(layout, EXECD)
+    return len(killed)
 
 
 def cancel_all(layout: Layout) -> None:
