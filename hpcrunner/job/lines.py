@@ -20,9 +20,12 @@ class Line:
         """The line goes on with ``piece``, in which there is no line break."""
         if not piece:
             return
+        stripped = piece.rstrip(b"\r")
+        if not stripped:  # the same return once more: the line stands until something follows
+            self._returned = True
+            return
         if self._returned:
             self._restart()
-        stripped = piece.rstrip(b"\r")
         self._returned = len(stripped) < len(piece)
         _, returned, last = stripped.rpartition(b"\r")
         if returned:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hpcrunner.job.output import LAST_LINES, LINE_WIDTH, Tail, Tee
@@ -34,6 +34,7 @@ def test_a_last_line_without_its_break_counts() -> None:
 def test_of_a_progress_bar_the_last_state_is_kept() -> None:
     assert tail(b"start\n 1%\r 2%\r", b" 3%").last() == ("start", " 3%")
     assert tail(b" 1%\r", b" 2%\r", b"\ndone\r\n").last() == (" 2%", "done")
+    assert tail(b" 1%\r", b"\r", b"\r\n").last() == (" 1%",)
 
 
 def test_a_line_of_any_length_needs_constant_memory() -> None:
@@ -45,6 +46,7 @@ def test_a_line_of_any_length_needs_constant_memory() -> None:
 
 
 @given(st.text("ab\r\n", max_size=300).map(str.encode), st.lists(st.integers(0, 300)))
+@example(b"a\r\r", [2])
 def test_where_the_stream_is_cut_does_not_matter(data: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(data)]
     parts = [data[a:b] for a, b in itertools.pairwise(edges)]
