@@ -8,11 +8,13 @@ from collections import deque
 from typing import Any
 
 from hpcrunner.request.documents import timestamp
+from hpcrunner.request.keyblock import HINT, KeyLines
 from hpcrunner.request.redact import redact_text
 
 FIRST, LAST = 500, 500  # entries that are kept; what was between them is counted
 WIDTH = 1000  # characters kept of a line
 _RAW = 4 * WIDTH  # bytes kept of it: a password in its first part is known as one by what follows
+_KEY = HINT.encode()
 SHORTEST = 3  # shorter lines say nothing
 # A line that begins and ends as an object or an array, alone on its line or after a progress bar.
 DIRECTIVE = re.compile(rb"(?:^|\r)[ \t]*(\{[^\r\n]*\}|\[[^\r\n]*\])[ \t\r]*$", re.MULTILINE)
@@ -23,13 +25,15 @@ _Entry = tuple[int, "bytes | dict[str, Any]"]
 class OutputLog:
     """Lines with the time (ns since the epoch) they came, in constant memory.
 
-    The lines that look like directives are not taken by ``extend``. Safe from any thread.
+    The lines that look like directives are not taken by ``extend``, and private keys are masked
+    there, since they run over lines. Safe from any thread.
     """
 
     def __init__(self) -> None:
         self._first: list[_Entry] = []
         self._last: deque[_Entry] = deque(maxlen=LAST)
         self._left_out = 0
+        self._keys = KeyLines()
         self._lock = threading.Lock()
 
     def add(self, at: int, line: bytes | dict[str, Any]) -> None:
@@ -40,6 +44,8 @@ class OutputLog:
     def extend(self, at: int, lines: bytes) -> None:
         """Take whole lines, without the last one's break. Costs little for those between."""
         with self._lock:
+            if self._keys.open or _KEY in lines:
+                lines = self._without_keys(lines)
             start = 0
             while len(self._first) < FIRST and start <= len(lines):
                 end = lines.find(b"\n", start)
@@ -64,6 +70,11 @@ class OutputLog:
         both = [*first, *last]
         both.sort(key=lambda entry: entry[0])  # what came late from another thread
         return [_shown(at, line) for at, line in both]
+
+    def _without_keys(self, lines: bytes) -> bytes:
+        texts = lines.decode("utf-8", "replace").split("\n")
+        shown = (self._keys.shown(text) for text in texts)
+        return "\n".join(text for text in shown if text is not None).encode()
 
     def _take(self, at: int, line: bytes) -> None:
         line = line.rstrip(b"\r").rpartition(b"\r")[2].strip()

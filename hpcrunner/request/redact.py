@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-MASK = "****"
+from hpcrunner.request.keyblock import MASK, without_rest
+
 MAX_DEPTH = 128
 
 # A member whose name holds one of these is masked whole. "key" alone is the name of an
@@ -41,7 +42,9 @@ _HINT = re.compile(r"key|token|secret|pass|credential|authorization|signature|@"
 # of AWS, tokens of GitHub, GitLab, Hugging Face and Slack, JSON web tokens, Slack's webhooks, and
 # what HTTP has behind "Bearer". None begins inside a word, which keeps the scan linear.
 _PEM = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+    r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
+    r".*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    re.DOTALL,
 )
 _TELLING = re.compile(
     r"(?<![\w-])(?:"
@@ -153,7 +156,7 @@ def _redacted_line(line: str, prose: bool = False) -> str:
 
 def _without_telling_values(text: str) -> str:
     if "PRIVATE KEY" in text:
-        text = _PEM.sub(MASK, text)
+        text = without_rest(_PEM.sub(MASK, text))
     return _TELLING.sub(MASK, text) if _TELLING_HINT.search(text) else text
 
 

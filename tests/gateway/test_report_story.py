@@ -344,3 +344,36 @@ def test_lines_of_any_length_and_any_bytes(case: str) -> None:
 def test_a_position_survives_being_written() -> None:
     position = replace(RUNNING, log=7, cut=True)
     assert position_from(position.to_json()) == position
+
+
+KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"hush" * 16 + b"\nhush==\n-----END PRIVATE KEY-----\n"
+OUTPUT = b"before\nkey: " + KEY + b"between\n" + KEY + b"after\n"
+SHOWN = ["Info: before", "Info: key: ****", "Info: between", "Info: ****", "Info: after"]
+
+
+@pytest.mark.parametrize("piece", [1, 10, 40, 100, 1000])
+def test_a_private_key_is_masked_however_the_log_grows_and_wherever_telling_breaks_off(
+    piece: int,
+) -> None:
+    position, heard = RUNNING, []
+    for end in range(piece, len(OUTPUT) + piece, piece):
+        for step in told(position=position, log=OUTPUT[position.log : end]):
+            position = step.after
+            if step.report is not None:
+                heard += words([step])
+                break  # killed, and begun anew from there
+    row = over(State.FAILED, "bad", 1)
+    heard += words(told(row, position, log=OUTPUT[position.log :]))
+    assert heard == [*SHOWN, "Info: stop", "Failed"]
+
+
+def test_a_key_that_never_ends_holds_nothing_up_for_ever() -> None:
+    begun = KEY.splitlines(keepends=True)[0]
+    assert words(told(position=RUNNING, log=begun)) == []  # its end may still come
+    assert words(told(position=RUNNING, log=begun + b"epoch 1\n")) == [
+        "Info: ****",
+        "Info: epoch 1",
+    ]
+    torn = told(position=RUNNING, log=Chunk(begun + b"x" * 70, whole=False))
+    assert words(torn) == ["Info: ****"]
+    assert words(told(over(), RUNNING, log=begun + b"hush"))[0] == "Info: ****"

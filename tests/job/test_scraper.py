@@ -119,6 +119,23 @@ def test_without_logs_only_what_is_said_on_purpose_is_in_the_log() -> None:
     assert messages(made) == ["mine", "Stop"]
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 64, 10_000])
+def test_a_private_key_is_masked_however_it_is_cut_into_chunks_and_wherever_it_comes(
+    at_once: int,
+) -> None:
+    """Also where its beginning is among the lines that are left out."""
+    key = [b"-----BEGIN RSA PRIVATE KEY-----\n", *[b"%03dhush" % n * 9 + b"\n" for n in range(25)]]
+    key.append(b"-----END RSA PRIVATE KEY-----\n")
+    left_out = [b"line %d\n" % n for n in range(FIRST + 100)]
+    printed = [b"read it: ", *key, b"then\n", *left_out, *key, *left_out[: LAST - 1]]
+    output = b"".join(printed)
+    made = scraped(*(output[n : n + at_once] for n in range(0, len(output), at_once)))
+    said = messages(made)
+    assert "hush" not in str(said)
+    assert said[:3] == ["read it: ****", "then", "line 0"]
+    assert (said[FIRST:][1], len(said)) == ("****", FIRST + 1 + LAST)
+
+
 def test_log_lines_are_stamped_cut_and_without_credentials() -> None:
     url = b"https://user:" + b"p" * 500 + b"w0rd@host/path"
     made = Scraper(clock=lambda: 1_772_366_400_123_456_789)

@@ -123,7 +123,8 @@ def test_a_value_behind_a_name_does_not_stay_in_prose_either(text: str) -> None:
     [
         *("git://", "git+https://", "://", "a", "_", "KEY", "-pass_", "=", ":", "@", " \"'"),
         *("?token", "eyJ", "eyJa.", "ghp_", "xoxb-", "AKIA", "Bearer ", "//hooks.slack.com/"),
-        *("-----BEGIN ", "-----BEGIN PRIVATE KEY-----"),
+        *("-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"),
+        *("-----END PRIVATE KEY-----\n", "abc\n", "-----END PRIVATE KEY-----\nabc\n"),
     ],
 )
 def test_redaction_takes_linear_time_on_hostile_text(piece: str) -> None:

@@ -18,6 +18,7 @@ from hpcrunner.gateway.reports.lines import lines_of
 from hpcrunner.gateway.reports.position import Position, Stage
 from hpcrunner.gateway.reports.report import LogEntry, Progress, Report, Severity, TaskState
 from hpcrunner.request.accession import accession
+from hpcrunner.request.keyblock import MASK, KeyLines
 from hpcrunner.request.redact import redact_document, redact_text
 
 NO_CODE = -1  # of an attempt that failed without an exit code of its own
@@ -146,11 +147,28 @@ def _lines(facts: Facts, position: Position) -> Iterator[Step]:
     over = _ending_of(facts, position.attempt) is not None
     ended = over and facts.log.whole and facts.events.whole
     lines, offset, cut = lines_of(facts.log.data, position.log, cut=position.cut, ended=ended)
+    keys = KeyLines()
+    told = position
+    held: tuple[str, Position] | None = None  # a line, and what it hides: a key behind it
     for line in lines:
+        shown = keys.shown(line.text)
         after = replace(position, log=line.offset, cut=line.cut)
-        entry = LogEntry(Severity.INFO, redact_text(line.text))
-        yield Step(_said(facts, position, entry, facts.now), after)
-    yield Step(None, replace(position, log=offset, cut=cut))
+        if shown is None:
+            held = (held[0] if held else MASK, after)
+            continue
+        if held is not None:
+            yield _logged(facts, *held)
+            told = held[1]
+        held = (shown, after)
+    # A key that has not ended yet is read again from its beginning; but nothing waits for ever.
+    more = keys.open and not ended and not cut and (facts.log.whole or told != position)
+    if held is not None and not more:
+        yield _logged(facts, *held)
+    yield Step(None, told if more else replace(position, log=offset, cut=cut))
+
+
+def _logged(facts: Facts, text: str, after: Position) -> Step:
+    return Step(_said(facts, after, LogEntry(Severity.INFO, redact_text(text)), facts.now), after)
 
 
 def _end(facts: Facts, position: Position, ending: _Ending) -> Iterator[Step]:
