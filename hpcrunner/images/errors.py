@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.units import format_bytes
 from hpcrunner.storage.contract import StorageError
 
 
@@ -46,6 +47,15 @@ class FailedBefore(StorageError):
         super().__init__(line)
         self.reason = reason
         self.exit_code = _EXIT_CODES.get(reason, StorageError.exit_code)
+
+
+def too_large(where: str, largest: int) -> ImageUnusable:
+    """What is said of an image that is larger than this site takes."""
+    return ImageUnusable(
+        f"larger than the {format_bytes(largest)} that an image may have here",
+        where=where,
+        remedy="make it smaller, or ask the site to raise container.max_image",
+    )
 
 
 def no_room(where: str) -> PullFailed:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from hpcrunner.images.errors import PullFailed, no_room
+from hpcrunner.images.errors import PullFailed, no_room, too_large
 from hpcrunner.images.runtime import program_path, runtime_environment, scratch_settings
 from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.units import format_bytes, format_duration
+from hpcrunner.sessions import end_session
 
 Tell = Callable[[str, str], object]  # an event's name, and one line for people
 Pause = Callable[[float], object]
@@ -26,11 +29,16 @@ QUIET = 900.0  # a pull that has written nothing for so long is given up
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 2.0
 _TELL_EVERY = 15.0
 _COUNTING = 0.1  # of the time at most goes into counting what has come
+_COUNT_EVERY = 1.0
+# A Docker image's layers, what is unpacked of them, and the image file that is made of that; of
+# others two copies of the file.
+_ON_THE_WAY = 4
 _ENOUGH = 1 << 20  # bytes of the program's own lines that are read
 _NOT_FOUND = re.compile(r"manifest unknown|name unknown|not found|does not exist|\b404\b", re.I)
 _NO_TOOL = re.compile(r"executable file not found|mksquashfs|user namespace|newuidmap", re.I)
 _DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|\b40[13]\b", re.I)
-_NO_ROOM = re.compile(r"no space left|disk quota exceeded|file too large|File size limit", re.I)
+_LARGE_FILE = re.compile(r"file too large|file size limit", re.I)
+_NO_ROOM = re.compile(rf"no space left|disk quota exceeded|{_LARGE_FILE.pattern}", re.I)
 _OTHER_BYTES = re.compile(r"verifying sha256 checksum|digest.* (mismatch|does not match)", re.I)
 # How deep in the program it happened.
 _WRAPPED = re.compile(
@@ -54,7 +62,9 @@ def pull(
 ) -> Path:
     """Pull into ``scratch``, a private folder that is removed after; returns the image's file.
 
-    ``pause`` may raise to break it off: then nothing is left running. Raises PullFailed.
+    What it takes on the way is bounded by ``setup.largest``: each file by the kernel, all
+    together by looking. ``pause`` may raise to break it off: then nothing is left running. Raises
+    PullFailed, and ImageUnusable for an image that is too large.
     """
     program = program_path(setup.runtime, environ)
     target = scratch / "image.sif"
@@ -71,72 +81,91 @@ def pull(
     (names / "singularity").symlink_to(program)
     environment["PATH"] = f"{names}:{environment['PATH']}"
     log = scratch / "log"
-    code = _run(image.reference, target, environment, log, tell, pause)
+    pulled = _Pulling(image.reference, target, setup.largest, tell, pause)
+    code = pulled.run(environment, log)
     said = _said(log)
     if code != 0 or not target.is_file():
+        if pulled.bounded and (_LARGE_FILE.search(said) or -code == signal.SIGXFSZ):
+            raise too_large(image.reference, setup.largest)
         raise _failure(image.reference, code, said)
     return target
 
 
-def _run(
-    reference: str,
-    target: Path,
-    environment: Mapping[str, str],
-    log: Path,
-    tell: Tell,
-    pause: Pause,
-) -> int:
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "hpcrunner.images.child", reference, str(target)],
-            env=environment,
-            cwd=target.parent,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        return _wait(child, reference, target.parent, tell, pause)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        if child.stdin is not None:
-            child.stdin.close()
+@dataclass(frozen=True, slots=True)
+class _Pulling:
+    """One run of the program."""
 
+    reference: str
+    target: Path
+    largest: int
+    tell: Tell
+    pause: Pause
 
-def _wait(
-    child: subprocess.Popen[bytes], reference: str, scratch: Path, tell: Tell, pause: Pause
-) -> int:
-    began = grown_at = time.monotonic()
-    tell_at, written = began + _TELL_EVERY, -1
-    look = _FIRST_LOOK
-    while (code := child.poll()) is None:
-        pause(look)
-        look = min(look * 1.5, _LONGEST_LOOK)
-        now = time.monotonic()
-        if now >= tell_at:
-            before, written = written, written_below(scratch)
-            grown_at = now if written != before else grown_at
-            tell_at = now + max(_TELL_EVERY, (time.monotonic() - now) / _COUNTING)
-            tell("pulling", f"image {reference}: {format_bytes(written)} so far")
-        if now - began > LONGEST or now - grown_at > QUIET:
-            raise PullFailed(
-                f"given up after {format_duration(now - began)}; nothing came any more",
-                where=reference,
-                remedy="is the registry reached from here?",
+    @property
+    def file_limit(self) -> int:
+        """The most bytes of any file that is written on the way; 0: any number."""
+        docker = self.reference.startswith("docker://")
+        return self.largest * (_ON_THE_WAY if docker else 1)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether that limit holds, and not a lower one that this process has had itself."""
+        hardest = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        return self.largest > 0 and not 0 <= hardest < self.file_limit
+
+    def run(self, environment: Mapping[str, str], log: Path) -> int:
+        """Its exit code. Raises PullFailed and ImageUnusable, and what ``pause`` raises."""
+        words = [self.reference, str(self.target), str(self.file_limit)]
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "hpcrunner.images.child", *words],
+                env=environment,
+                cwd=self.target.parent,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
-    return code
+        try:
+            return self._wait(child)
+        finally:
+            end_session(child.pid)
+            child.wait()
+            if child.stdin is not None:
+                child.stdin.close()
+
+    def _wait(self, child: subprocess.Popen[bytes]) -> int:
+        began = grown_at = tell_at = count_at = time.monotonic()
+        written, look = -1, _FIRST_LOOK
+        while (code := child.poll()) is None:
+            self.pause(look)
+            look = min(look * 1.5, _LONGEST_LOOK)
+            now = time.monotonic()
+            if now >= count_at:
+                before, written = written, written_below(self.target.parent)
+                grown_at = now if written != before else grown_at
+                count_at = now + max(_COUNT_EVERY, (time.monotonic() - now) / _COUNTING)
+                if self.largest and written > self.largest * _ON_THE_WAY:
+                    raise too_large(self.reference, self.largest)
+            if now >= tell_at + _TELL_EVERY:
+                tell_at = now
+                self.tell("pulling", f"image {self.reference}: {format_bytes(written)} so far")
+            if now - began > LONGEST or now - grown_at > QUIET:
+                raise PullFailed(
+                    f"given up after {format_duration(now - began)}; nothing came any more",
+                    where=self.reference,
+                    remedy="is the registry reached from here?",
+                )
+        return code
 
 
 def written_below(scratch: Path) -> int:
-    """About how many bytes have come."""
+    """About how many bytes have come, as they lie on disk: holes of sparse files are free."""
     total = 0
     for folder, _, names in os.walk(scratch):
         for name in names:
             with suppress(OSError):
-                total += Path(folder, name).lstat().st_size
+                total += os.lstat(f"{folder}/{name}").st_blocks * 512
     return total
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hpcrunner.images.cache import ImageCache, Mark, images_folder, key_of
-from hpcrunner.images.errors import ImageUnusable, PullFailed, cannot_be_used
+from hpcrunner.images.errors import ImageUnusable, PullFailed, cannot_be_used, too_large
 from hpcrunner.images.look import Found, look_at, sha256_of
 from hpcrunner.images.pull import Pause, Tell, pull
 from hpcrunner.images.store import fetch, no_image, query_of, version_of
@@ -88,9 +88,11 @@ def _make(
     pause: Pause,
 ) -> Path:
     if image.location is not None:
-        file = fetch(image, scratch)
+        file = fetch(image, scratch, setup.largest)
     else:
         file = pull(image, setup, scratch, environ, tell, pause)
+    if setup.largest and file.stat().st_size > setup.largest:
+        raise too_large(image.reference, setup.largest)
     if look_at(file) is not Found.IMAGE:
         raise no_image(image.reference)
     _check_digest(file, image)

@@ -7,7 +7,7 @@ from pathlib import Path
 from shutil import disk_usage
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from hpcrunner.images.errors import ImageUnusable, no_room
+from hpcrunner.images.errors import ImageUnusable, no_room, too_large
 from hpcrunner.images.look import Found, look_at
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.location import Location, promised
@@ -15,6 +15,7 @@ from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
 from hpcrunner.storage.stores import looker_for, store_for
 
 _MOST_OF_THE_DISK = 0.9  # of what is free
+_PACKING = 1 << 20  # what an archive adds to the file in it, at most
 # What signs a request to a store: another one each time, for the same object.
 _SIGNATURE = re.compile(
     r"X-(Amz|Goog)-.*|AWSAccessKeyId|GoogleAccessId|Signature|Expires|Policy|Key-Pair-Id", re.I
@@ -42,18 +43,22 @@ def query_of(location: Location) -> str:
     return urlencode([pair for pair in pairs if not _SIGNATURE.fullmatch(pair[0])])
 
 
-def fetch(image: PlannedImage, scratch: Path) -> Path:
-    """Fetch into ``scratch``; returns the image's file.
+def fetch(image: PlannedImage, scratch: Path, largest: int = 0) -> Path:
+    """Fetch into ``scratch``; returns the image's file, which has at most ``largest`` bytes (0:
+    any number).
 
-    The released client packs a file into a tar of one member, so that is looked into. Raises the
-    StorageError of the kind: ImageUnusable for an object that its key's hash contradicts.
+    The bytes are counted as they come, whatever the store says of their number. The released
+    client packs a file into a tar of one member, so that is looked into. Raises the StorageError
+    of the kind: ImageUnusable for one that is too large, or that its key's hash contradicts.
     """
     from hpcrunner.storage.transfer import download
 
     location = image.location
     if location is None:
         raise AssertionError("an image of no store")
-    budget = int(_MOST_OF_THE_DISK * disk_usage(scratch).free)
+    free = int(_MOST_OF_THE_DISK * disk_usage(scratch).free)
+    bounded = largest and largest + _PACKING <= free
+    budget = largest + _PACKING if bounded else free
     try:
         got = download(location, scratch / "object", False, budget=budget)
         promise = promised(location)
@@ -71,7 +76,7 @@ def fetch(image: PlannedImage, scratch: Path) -> Path:
     except ArchiveRefused:
         raise no_image(image.reference) from None
     except DiskBudgetExceeded:
-        raise no_room(image.reference) from None
+        raise too_large(image.reference, largest) if bounded else no_room(image.reference) from None
     inner = [path for path in (scratch / "unpacked").iterdir() if path.is_file()]
     if len(inner) != 1 or look_at(inner[0]) is not Found.IMAGE:
         raise no_image(image.reference)

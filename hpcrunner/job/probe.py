@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from hpcrunner.request.probe import (
     order_from_json,
 )
 from hpcrunner.request.scheduler_words import words_of
+from hpcrunner.sessions import end_session
 from hpcrunner.sync import sync_folder
 
 _LONGEST_LINE = 300
@@ -148,8 +148,7 @@ def _command(command: ProbeCommand, own: Path) -> CommandSeen:
     try:
         output, _ = process.communicate(timeout=command.timeout)
     except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_session(process.pid)
         process.communicate()
         return CommandSeen(command.name, None, f"no end within {command.timeout:g} s")
     lines = output.decode("utf-8", "replace").strip().splitlines()

@@ -16,11 +16,11 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from hpcrunner.job.limits import LAST_CALL
 from hpcrunner.job.payload import PayloadNotStarted
+from hpcrunner.sessions import Watchdog
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -173,36 +173,6 @@ class PayloadProcess:
                 return False
             time.sleep(pause)
             pause = min(pause * 2, 0.2)
-
-
-class Watchdog:
-    """A small process that kills a process group once we are gone, unless it is called off.
-
-    A container's runtime needs one: the kernel forgets PR_SET_PDEATHSIG of a process that changes
-    its credentials, as one does on its way into a user namespace (prctl(2)). With the runtime the
-    kernel ends all that is in its PID namespace.
-    """
-
-    _SCRIPT = 'trap "" HUP INT TERM USR1 USR2; read -r _ || kill -KILL "-$1"'
-
-    def __init__(self, group: int) -> None:
-        read, self._write = os.pipe()
-        try:
-            self.pid = os.posix_spawn(
-                "/bin/sh",
-                ["sh", "-c", self._SCRIPT, "sh", str(group)],
-                {},
-                file_actions=[(os.POSIX_SPAWN_DUP2, read, 0)],
-                setsid=True,
-            )
-        finally:
-            os.close(read)
-
-    def call_off(self) -> None:
-        """The group has ended: its number may soon be another's."""
-        with suppress(BrokenPipeError):
-            os.write(self._write, b"\n")
-        os.close(self._write)
 
 
 def _after(seconds: float) -> Until:

@@ -23,6 +23,7 @@ from hpcrunner.sites.part import Part
 from hpcrunner.sites.values import (
     Age,
     Allowed,
+    Memory,
     MemoryOrNone,
     NodePath,
     Program,
@@ -168,6 +169,12 @@ class Container(Part):
         description="Most bytes in it: what was not used for longest goes, but nothing that a job "
         "has used in the last two hours.",
         examples=["200G"],
+    )
+    max_image: Memory = Field(
+        default=20 * 1024**3,
+        description="Most bytes of one image's file. While a Docker image is made into one, its "
+        "layers and unpacked files may take four times as much.",
+        examples=["40G"],
     )
     refresh: Age = Field(
         default=86400.0,

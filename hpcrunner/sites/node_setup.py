@@ -52,6 +52,7 @@ def image_setup(site: Site) -> ImageSetup:
         runtime=container.program or container.runtime,
         cache=container.cache or "",
         size=container.cache_size,
+        largest=container.max_image,
         refresh=container.refresh,
         keys=container.verify or "",
         plain_http=container.plain_http,

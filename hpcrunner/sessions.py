@@ -1,0 +1,140 @@
+"""The processes of a session (setsid(2)), ended to the last one. Linux only: read from /proc.
+
+A process group is not enough where a container runtime is among them: what holds the image's file
+system for it (squashfuse) makes a group of its own, keeps its mount, and would live on without a
+parent when the runtime is killed. It stays in the session.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_PROC = Path("/proc")
+_ENOUGH = 1 << 16  # bytes of output
+PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
+
+
+def members(session: int) -> list[int]:
+    """The living processes of a session, by the number of the process that began it."""
+    found = []
+    for name in os.listdir(_PROC):
+        if not name.isdigit():
+            continue
+        try:
+            stat = Path(_PROC, name, "stat").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+        # The command in parentheses may itself hold blanks and parentheses: proc(5).
+        state, _, _, own = stat[stat.rindex(b")") + 2 :].split(None, 4)[:4]
+        if int(own) == session and state not in (b"Z", b"X"):
+            found.append(int(name))
+    return found
+
+
+def end_session(session: int) -> bool:
+    """Kill them, also those that are forked meanwhile; returns whether all have ended.
+
+    To be called before the process that began it is reaped, or right after: later another
+    session may have that number.
+    """
+    until = time.monotonic() + PATIENCE
+    pause = 0.001
+    while left := members(session):
+        if time.monotonic() >= until:
+            return False
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return True
+
+
+def run_in_session(
+    words: Sequence[str], *, environ: Mapping[str, str], cwd: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command and take the end of its output; nothing that it started outlives it, or us.
+
+    The output lies in unnamed files in ``cwd``: a pipe would be held open by what it leaves
+    running. Raises OSError where it cannot be started, TimeoutExpired after ``timeout`` seconds.
+    """
+    with tempfile.TemporaryFile(dir=cwd) as output, tempfile.TemporaryFile(dir=cwd) as errors:
+        process = subprocess.Popen(
+            words,
+            env=environ,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
+        watchdog = Watchdog(process.pid)
+        try:
+            process.wait(timeout)
+        finally:
+            end_session(process.pid)
+            process.wait()
+            watchdog.call_off()
+        said = [_end_of(file) for file in (output, errors)]
+    return subprocess.CompletedProcess(list(words), process.returncode, *said)
+
+
+def _end_of(file: BinaryIO) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _ENOUGH))
+    return file.read().decode("utf-8", "replace")
+
+
+class Watchdog:
+    """A small process that ends a session once we are gone, unless it is called off.
+
+    The kernel's own way, PR_SET_PDEATHSIG, tells one process alone, and is forgotten by one that
+    changes its credentials, as a container's runtime does on its way into a user namespace
+    (prctl(2)). With the runtime the kernel ends all that is in its PID namespace.
+    """
+
+    # The fields of proc(5)'s stat behind the command: state, parent, group, session.
+    _SCRIPT = """
+trap "" HUP INT TERM USR1 USR2
+read -r _ && exit
+left=1 rounds=0
+while [ "$left" ] && [ $rounds -lt 500 ]; do
+  left= rounds=$((rounds + 1))
+  for stat in /proc/[0-9]*/stat; do
+    read -r line < "$stat" || continue
+    session=$1
+    set -f; set -- "$session" ${line##*) }; set +f
+    [ "$5" = "$session" ] && [ "$2" != Z ] || continue
+    pid=${stat#/proc/}
+    kill -KILL "${pid%/stat}" && left=1
+  done 2>/dev/null
+done
+"""
+
+    def __init__(self, session: int) -> None:
+        read, self._write = os.pipe()
+        try:
+            self.pid = os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", self._SCRIPT, "sh", str(session)],
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, read, 0)],
+                setsid=True,
+            )
+        finally:
+            os.close(read)
+
+    def call_off(self) -> None:
+        """The session has ended: its number may soon be another's."""
+        with suppress(BrokenPipeError):
+            os.write(self._write, b"\n")
+        os.close(self._write)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
