@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# A machine that is busy with other tests is no failure.
-settings.register_profile("unhurried", deadline=None)
+# A machine that is busy with other tests is no failure. A change is judged by the same examples
+# as the one before it; new ones are looked for by `pytest --hypothesis-profile=search`.
+settings.register_profile("unhurried", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("unhurried")
 
 STATE = Path(os.environ.get("HPCRUNNER_DEV_DIR") or "/var/tmp/hpcrunner-dev")
