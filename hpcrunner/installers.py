@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from hpcrunner.request.requirements import readable_tail
+from hpcrunner.request.installer_words import essence, readable_tail, says_conflict
+from hpcrunner.sessions import Watchdog, end_session
 
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 64 * 1024
+_MOST_PRINTED = 1024 * 1024
 
 
 class InstallerFailed(Exception):
-    """An installer ended with an error; its output is in the log."""
+    """An installer ended with an error, of which one line tells the essential; its output is in
+    the log. ``conflict``: its list's pins contradict each other.
+    """
+
+    def __init__(self, what: str, printed: bytes = b"") -> None:
+        why = essence(printed)
+        super().__init__(f"{what}: {why}" if why else what)
+        self.conflict = says_conflict(printed)
 
 
 def run_installer(
@@ -30,6 +37,7 @@ def run_installer(
     started. Raises InstallerFailed, and OSError where it cannot be started.
     """
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    printed_before = os.fstat(out).st_size
     try:
         process = subprocess.Popen(
             words,
@@ -42,21 +50,27 @@ def run_installer(
         )
     finally:
         os.close(out)
+    watchdog = Watchdog(process.pid)
     try:
         wait(process)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_session(process.pid)
         process.wait()
+        watchdog.call_off()
     if process.returncode != 0:
-        raise InstallerFailed(f"{Path(words[0]).name} ended with {process.returncode}")
+        what = f"{Path(words[0]).name} ended with {process.returncode}"
+        raise InstallerFailed(what, _end_of(log, _MOST_PRINTED, printed_before))
 
 
 def last_lines(log: Path) -> tuple[str, ...]:
     """The last lines of a log, without the credentials of URLs. Raises OSError."""
+    return readable_tail(_end_of(log, _TAIL_BYTES))
+
+
+def _end_of(log: Path, most: int, since: int = 0) -> bytes:
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        return readable_tail(file.read())
+        file.seek(max(since, log.stat().st_size - most))
+        return file.read()
 
 
 def write_list(path: Path, lines: Iterable[str]) -> Path:

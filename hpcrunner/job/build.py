@@ -7,13 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcrunner.installers import InstallerFailed, last_lines, run_installer, write_list
+from hpcrunner.installers import InstallerFailed, run_installer, write_list
 from hpcrunner.interpreter import Interpreter, uv_here
-from hpcrunner.request.requirements import (
-    EnvironmentFailed,
-    Requirements,
-    says_conflict,
-)
+from hpcrunner.request.requirements import EnvironmentFailed, Requirements
 
 RETRY_PAUSE = 3.0
 _NOT_FOR_BUILDERS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
@@ -59,8 +55,8 @@ def build(
 
     ``phases`` are installed one after another, later ones winning. The installers' output goes
     to ``log``. With ``wheels`` all of it comes from that folder. Returns False where pins
-    contradict each other and were installed all the same. Raises EnvironmentFailed with the log's
-    last lines, and OSError.
+    contradict each other and were installed all the same. Raises EnvironmentFailed with the
+    essential of what the installer printed, and OSError.
     """
     prefix = inside.prefix if inside else ()
     uv = inside.uv if inside else uv_here(environ)
@@ -79,7 +75,7 @@ def build(
                 resolved &= _install(install, requirements.frozen, environ, log)
     except InstallerFailed as error:
         raise EnvironmentFailed(
-            f"{error}: {' | '.join(last_lines(log))}",
+            str(error),
             where="Python environment",
             remedy=(
                 f"is all there in {wheels}? It was made for the login node's interpreter"
@@ -104,21 +100,17 @@ def _install(words: list[str], frozen: bool, environ: Mapping[str, str], log: Pa
 
     Returns whether the list was resolved.
     """
-    said_before = log.stat().st_size
     try:
         _run(words, environ, log)
-    except InstallerFailed:
-        with log.open("rb") as file:
-            file.seek(said_before)
-            conflict = says_conflict(file.read())
-        if conflict and not frozen:
+    except InstallerFailed as error:
+        if error.conflict and not frozen:
             raise  # the request itself is at fault: a second try says the same
-        if conflict:
+        if error.conflict:
             words.append("--no-deps")
         else:
             time.sleep(RETRY_PAUSE)
         _run(words, environ, log)
-        return not conflict
+        return not error.conflict
     return True
 
 

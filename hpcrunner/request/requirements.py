@@ -21,10 +21,6 @@ _PINNED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*={2,3}\s*(
 _SOURCE = re.compile(_DIRECT.pattern + r"|(?:git|hg|svn|bzr)\+.*|https?:.*")
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?=$|[\s\[=<>!~;@])(?:.*)")
 _ARCHIVE = re.compile(r"(\S+) @ file://\S*#(sha256=[0-9a-f]{64})")
-# What the installers say when pins contradict each other: ``pip freeze`` of a real environment
-# often does, and the environment works all the same.
-_CONFLICT = re.compile(rb"No solution found|ResolutionImpossible|conflicting dependencies")
-_TAIL_LINES = 6
 # In a folder of packages that was made for a node: lines that name a source, and what to install
 # of that folder for each.
 PINS = "pins.json"
@@ -187,18 +183,6 @@ def with_pins(requirements: Requirements, pins: Mapping[str, str]) -> Requiremen
 def is_source(line: str) -> bool:
     """Whether a groomed line names a URL or a repository."""
     return _SOURCE.fullmatch(line) is not None
-
-
-def says_conflict(output: bytes) -> bool:
-    """Whether an installer says that the pins of its list contradict each other."""
-    return _CONFLICT.search(output) is not None
-
-
-def readable_tail(output: bytes) -> tuple[str, ...]:
-    """The last lines of an installer's output, without the credentials of URLs."""
-    text = output.decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return tuple(re.sub(r"://[^/@\s]+@", "://****@", line) for line in lines[-_TAIL_LINES:])
 
 
 def is_old_client(python_packages: Collection[str]) -> bool:

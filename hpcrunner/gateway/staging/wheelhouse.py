@@ -24,7 +24,6 @@ from hpcrunner.request.requirements import (
     EnvironmentFailed,
     Requirements,
     is_source,
-    says_conflict,
 )
 from hpcrunner.sync import sync_folder
 
@@ -64,7 +63,7 @@ def build(
 ) -> None:
     """Make the folder, whole or not at all.
 
-    Raises EnvironmentFailed with pip's last lines, Stopped, OSError.
+    Raises EnvironmentFailed with the essential of what pip printed, Stopped, OSError.
     """
     made = folder.with_name(f".{folder.name[:16]}.{secrets.token_hex(4)}")
     made.mkdir(mode=0o700)
@@ -76,12 +75,11 @@ def build(
         try:
             pins = _Build(wanted, made, work, environ, stopped).all()
         except InstallerFailed as error:
-            lines = last_lines(log)
             raise EnvironmentFailed(
-                f"{error}: {' | '.join(lines)}",
+                str(error),
                 where="Python packages, on the login node",
                 remedy="can it reach the package index, and does that have these versions?",
-                lines=lines,
+                lines=last_lines(log),
             ) from error
         shutil.rmtree(work)
         (made / USED).mkdir(mode=0o700)
@@ -158,16 +156,12 @@ class _Build:
         """The wheels of a list and of what it needs, as the node would choose them."""
         if not lines:
             return
-        said_before = self._log.stat().st_size
         try:
             self._wheel(lines, self._target)
-        except InstallerFailed:
-            with self._log.open("rb") as file:
-                file.seek(said_before)
-                conflict = says_conflict(file.read())
-            if conflict and not frozen:
+        except InstallerFailed as error:
+            if error.conflict and not frozen:
                 raise
-            self._wheel(lines, self._target, *(["--no-deps"] if conflict else []))
+            self._wheel(lines, self._target, *(["--no-deps"] if error.conflict else []))
 
     def _wheel(self, lines: Sequence[str], target: Path, *more: str) -> None:
         listed = write_list(self._work / "requirements.txt", lines)
