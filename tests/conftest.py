@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A machine that is busy with other tests is no failure. A change is judged by the same examples
 # as the one before it; new ones are looked for by `pytest --hypothesis-profile=search`.
-settings.register_profile("unhurried", deadline=None, derandomize=True)
+settings.register_profile(
+    "unhurried", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("unhurried")
 

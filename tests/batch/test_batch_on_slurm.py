@@ -149,7 +149,7 @@ class Submitter:
         return str(done.stdout)
 
     def wait(self, job: str) -> None:
-        for _ in range(600):
+        for _ in range(1800):
             if not self.cluster.run("squeue", "-h", "-j", job, check=False).stdout.strip():
                 return
             time.sleep(0.1)
@@ -263,7 +263,7 @@ def test_a_cancelled_job_side_has_time_to_save(
 
 
 def _until(ready: Callable[[], bool]) -> None:
-    for _ in range(600):
+    for _ in range(1800):
         if ready():
             return
         time.sleep(0.1)

@@ -59,7 +59,7 @@ class Person:
 
     def run(self, *words: str | Path, code: int | None = 0, **more: Any) -> tuple[str, str]:
         process = self.start(*words, **more)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         assert code is None or process.returncode == code, (process.returncode, out, err)
         return out, err
 
@@ -72,7 +72,7 @@ def person(tmp_path: Path) -> Person:
     return Person(tmp_path)
 
 
-def until(holds: Callable[[], Any], seconds: float = 60) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 150) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := holds():
@@ -143,7 +143,7 @@ def test_logs_follow_until_the_end(person: Person) -> None:
     text, _ = person.run("logs", "-f", out.strip())
     assert "sleeping" in text
     assert "hpcrunner: ended" in text or "ended" in text
-    assert gateway.wait(60) == 0
+    assert gateway.wait(120) == 0
 
 
 def test_results_fetches_what_an_experiment_has_saved(person: Person) -> None:
@@ -186,7 +186,7 @@ def test_a_second_gateway_is_refused_by_the_name_of_the_first(person: Person) ->
     until(lambda: "pid" in _text(person.spool / "gateway.lock"))
     _, err = person.run("gateway", code=75)
     first.terminate()
-    assert first.wait(30) == 0
+    assert first.wait(120) == 0
     assert f"pid {first.pid}" in err
     assert len(err.splitlines()) == 1
 
@@ -198,7 +198,7 @@ def test_experiments_survive_a_killed_gateway(person: Person) -> None:
     first.kill()
     first.wait()
     second = person.start("gateway", "--limit-idle-duration", "1s")
-    assert second.wait(60) == 0
+    assert second.wait(120) == 0
     assert person.status(name)[0]["state"] == "SUCCEEDED"
 
 
@@ -209,7 +209,7 @@ def test_who_waits_for_an_experiment_goes_on_with_it_when_the_gateway_dies(perso
     until(lambda: [e for e in person.status() if e["state"] == "RUNNING"])
     gateway.kill()
     gateway.wait()
-    out, err = waits.communicate(timeout=60)
+    out, err = waits.communicate(timeout=150)
     assert waits.returncode == 0, err
     assert "sleeping" in out
     assert [line.split()[1] for line in err.splitlines()][-1] == "SUCCEEDED"
@@ -290,7 +290,7 @@ def test_bad_input_is_one_line_and_a_documented_code(
         "scheduler: local\ncontainer: {runtime: apptainer, cache: /proc/nowhere}\n"
     )
     process = person.start(*words)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=150)
     assert process.returncode != 0
     assert code in (None, process.returncode), err
     assert said in err

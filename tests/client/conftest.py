@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dev.queue_servers import free_port
 from hpcrunner.client.build import Stores
 from hpcrunner.request.model import AwsCredentials, StoreConfig
 
@@ -52,9 +53,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("s3")
     for bucket in ("artifacts", "meta"):
         (root / "buckets" / bucket).mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     argv = [rclone, "serve", "s3", str(root / "buckets"), "--addr", f"127.0.0.1:{port}"]
     # Not 0s: rclone then turns in a circle for ever, on a whole CPU.
     argv += ["--config", "/dev/null", "--dir-cache-time", "9ms", "--cache-dir", str(root / "cache")]
@@ -64,7 +63,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=log, env=env)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -79,4 +78,4 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(stores, root / "buckets")
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)

@@ -63,7 +63,7 @@ class Flow:
             log=self.folder / "gateway.log",
             env={"DRMAA_LIBRARY_PATH": self.cluster.drmaa_library or "", **(env or {})},
         )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 150
         while not (self.folder / "spool" / "journal.db").exists():
             assert process.poll() is None and time.monotonic() < end, self.log()
             time.sleep(0.1)

@@ -80,7 +80,7 @@ def test_payloads_in_containers_see_what_is_theirs_and_end_as_they_would_without
         {**work, "args": ["look", home, "$HOME"], "gpus": 2, "gpu_memory": "30g"},
         {**work, "args": ["exit"]},
         {**work, "args": ["hog"]},
-        {**work, "args": ["limited"], "max_duration": "6s"},
+        {**work, "args": ["limited"], "max_duration": "12s"},
         {**work, "args": ["cancelled"]},
         {**work, "container": containers.busybox, "filename": None, "args": ["a b", "$HOME"]},
         {**work, "container": str(data / "file")},

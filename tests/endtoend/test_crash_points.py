@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slurm
 SEEDS = int(os.environ.get("HPCRUNNER_CRASH_SEEDS", "1"))
 ONLY = os.environ.get("HPCRUNNER_CRASH_POINTS", "")
 AT_ONCE = 6
-PATIENCE = 120.0
+PATIENCE = 240.0
 # Points that are only passed after a crash somewhere else.
 FIRST = {
     "dispatch.settled": "dispatch.batch_begun",
@@ -251,6 +251,7 @@ def runs(flow_type: Any, cluster: Any, folder: Path, backends: list[str]) -> Ite
             yield Run(flow_type(cluster, home, backend), point, seed)
 
 
+@pytest.mark.timeout(900)
 def test_killed_at_any_named_point_nothing_is_lost_and_no_attempt_runs_twice(
     cluster: Any, workdir: Path, flow_type: Any
 ) -> None:

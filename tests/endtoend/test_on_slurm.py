@@ -38,10 +38,12 @@ print('{"experiment": {"result": 1}}')
 """
 
 SECRETIVE = """
-import os, time
+import os, sys, time
 assert os.environ["API_TOKEN"] == "hush-hush-token"
 print("ready", flush=True)
-time.sleep(8)
+until = time.monotonic() + 200
+while time.monotonic() < until and not os.path.exists(sys.argv[1]):
+    time.sleep(0.1)
 """
 
 
@@ -54,6 +56,7 @@ def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
     raise AssertionError(f"{holds} never held")
 
 
+@pytest.mark.timeout(700)
 def test_five_hundred_equal_experiments_are_a_handful_of_submissions_and_each_runs_once(
     flow: Any,
 ) -> None:
@@ -147,7 +150,10 @@ def test_cancel_ends_what_waits_and_what_runs(flow: Any) -> None:
 
 
 def test_no_secret_can_be_seen_by_others_while_it_runs_or_after(flow: Any) -> None:
-    (key,) = flow.publish(SECRETIVE, {"environment": {"API_TOKEN": "hush-hush-token"}})
+    looked = flow.folder / "looked"
+    (key,) = flow.publish(
+        SECRETIVE, {"args": [str(looked)], "environment": {"API_TOKEN": "hush-hush-token"}}
+    )
     process = flow.gateway(
         "--limit-tasks", "1", env={"GATEWAY_SECRET": "of-the-gateway", "AWS_PROFILE": "mine"}
     )
@@ -163,6 +169,7 @@ def test_no_secret_can_be_seen_by_others_while_it_runs_or_after(flow: Any) -> No
         environments = b"".join(_environment(pid) for pid in job_side)
         assert job_side
         assert b"of-the-gateway" not in environments
+        looked.touch()
         assert process.wait(120) == 0
     finally:
         process.kill()

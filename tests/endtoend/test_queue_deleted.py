@@ -71,7 +71,7 @@ def test_experiments_whose_queue_the_client_deletes_run_once_and_end_as_they_sho
     assert "Traceback" not in flow.log()
 
 
-def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+def until(holds: Callable[[], Any], seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end

@@ -186,7 +186,7 @@ def test_every_kind_of_queue_carries_an_experiment_through_one_gateway(
     assert "hush" not in flow.log()
 
 
-def until(holds: Callable[[], Any], flow: Any, seconds: float = 90) -> None:
+def until(holds: Callable[[], Any], flow: Any, seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, flow.log()

@@ -157,7 +157,7 @@ def test_a_real_cluster_says_the_same_of_the_same_jobs(cluster: Any, workdir: Pa
         done = cluster.run(*argv, env=variables)
         return Completed(done.stdout, done.stderr, done.returncode)
 
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     # Accounting is a moment behind.
     while told(run, name, ids) != told_by_the_fake(name) and time.monotonic() < end:
         time.sleep(1)

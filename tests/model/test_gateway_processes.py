@@ -136,7 +136,7 @@ class Flow:
             assert not cluster.complaints
             return Counter(cluster.calls)
 
-    def until(self, holds: Callable[[], Any], seconds: float = 60) -> Any:
+    def until(self, holds: Callable[[], Any], seconds: float = 150) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if answer := holds():

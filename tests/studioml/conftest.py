@@ -245,6 +245,6 @@ def serving() -> Callable[..., Any]:
             yield RunningGateway(customer, process)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
 
     return gateway

@@ -102,7 +102,7 @@ def test_a_sealed_run_comes_back_and_one_of_a_stranger_or_in_clear_text_is_set_a
     options += ("--request-signatures-dir", workdir / "keys" / "signers")
     with serving(customer, "auto", *options) as gateway:
         told = customer.read(keys["mine"], "output", "modeldir", until="finished")
-        end = time.monotonic() + 60
+        end = time.monotonic() + 150
         while len(rows := gateway.status()) < 3 or any(e["ended_at"] is None for e in rows):
             assert time.monotonic() < end, rows
             time.sleep(0.5)
