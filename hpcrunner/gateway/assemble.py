@@ -120,7 +120,10 @@ def put_together(
             _preparations(hold, site, staging),
             clock=time.time,
             largest_array=site.limits.largest_array,
-            farewell=LastWords(documented=site.generate_metadata),
+            farewell=LastWords(
+                documented=site.generate_metadata,
+                reserved=staging.documents if staging else None,
+            ),
         )
         stack.callback(preparations.close)
         log.info("site %s, spool %s", site.name, spool.root)

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
+from hpcrunner.accessions import Taken, accession_for
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment
@@ -22,7 +24,6 @@ from hpcrunner.gateway.staging.sending import server_of
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.gateway.unprepared import (
     UNSAVED,
-    Names,
     output_of,
     write_documents,
     write_output,
@@ -63,23 +64,24 @@ class _Words:
 class LastWords:
     """Called from the gateway's loop, and comes back at once.
 
-    ``documented`` is the site's ``generate_metadata``.
+    ``documented`` is the site's ``generate_metadata``; ``reserved`` as in accession_for.
     """
 
     def __init__(
         self,
         *,
         documented: bool = True,
+        reserved: Path | None = None,
         threads: int = THREADS,
         longest: float = LONGEST,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._documented = documented
+        self._reserved = reserved
         self._longest = longest
         self._steady = steady
         self._workers = Workers("last-words", threads)
         self._words: dict[Attempt, _Words] = {}
-        self._names = Names()
         self._away: dict[str, float] = {}  # by store: not before
 
     def said(
@@ -131,12 +133,13 @@ class LastWords:
             add(output.location, partial(write_output, output, packages, failure), UNSAVED)
         if metadata is not None and self._documented:
             unsaved = f"artifact {METADATA} was not saved"
-            name: list[str] = []  # the same one in every try
+            name: list[Taken] = []  # the same one in every try
 
             def documents() -> None:
                 if not name:
-                    name.append(self._names.take(metadata, planned.document))
-                write_documents(planned, failure, name[0])
+                    name.append(accession_for(planned, time.time(), self._reserved))
+                write_documents(planned, failure, name[0].name)
+                name[0].let_go()
 
             add(metadata.location, documents, unsaved)
         follows = planned.retries.follows(failure.reason, planned.expires_at, time.time())

@@ -10,7 +10,6 @@ import io
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,11 @@ from pathlib import Path
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.preparation import Failed
-from hpcrunner.request.accession import accession
 from hpcrunner.request.beside import beside
 from hpcrunner.request.documents import (
     PREFIX,
     never_started,
     one_line,
-    scrape_name,
     takes_documents,
 )
 from hpcrunner.request.model import Request
@@ -40,7 +37,6 @@ OUTPUT = "output"
 UNSAVED = f"artifact {OUTPUT} was not saved"
 # Clients take a file of a result only if it is later than the end of their own submission.
 _LATER = 5.0
-_MOST_SECONDS = 100
 
 
 def ended_unprepared(e: Experiment) -> bool:
@@ -73,25 +69,6 @@ def write_output(artifact: PlannedArtifact, packages: Sequence[str], failure: Fa
             newest_mtime_floor=time.time() + _LATER,
             old_client=is_old_client(packages),
         )
-
-
-class Names:
-    """Accessions of attempts that never became jobs; each is given out once. Safe in threads."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def take(self, artifact: PlannedArtifact, document: str) -> str:
-        """A name under which nothing lies beside the artifact yet."""
-        name = ""
-        for _ in range(_MOST_SECONDS):
-            with self._lock:
-                self._last = max(int(time.time()), self._last + 1)
-                name = accession(os.uname().nodename, self._last)
-            if not _exists(artifact, document, scrape_name(name)):
-                break
-        return name
 
 
 def write_documents(planned: PlannedExperiment, failure: Failed, name: str) -> None:
@@ -132,14 +109,3 @@ def write_results(e: Experiment, request: Request, rules: StoreRules) -> None:
         document = results_document(request.key, os.uname().nodename, e.text, saved)
         (folder / RESULTS_FILE).write_text(document, encoding="utf-8")
         upload(folder, location, Path(name))
-
-
-def _exists(artifact: PlannedArtifact, document: str, name: str) -> bool:
-    from hpcrunner.storage.stores import store_for
-
-    location = beside(artifact, document, name)
-    try:
-        with store_for(location).open(location):
-            return True
-    except (HpcrunnerError, OSError):
-        return False  # not there, or nobody can tell

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from hpcrunner.accessions import Taken, accession_for
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.job.accession import host_name, take_accession
 from hpcrunner.job.events import Events
 from hpcrunner.job.metadata import Metadata
 from hpcrunner.job.save import Upload
@@ -25,30 +25,21 @@ from hpcrunner.request.documents import (
     METADATA,
     REQUEST,
     SCRAPE,
-    scrape_name,
-    takes_documents,
 )
-from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.record import SavedArtifact
-from hpcrunner.storage.contract import StorageError, StoreUnreachable
+from hpcrunner.storage.contract import StoreUnreachable
 from hpcrunner.storage.stores import store_for
 
 MOST_FILES = 1000  # of the payload's own that are uploaded one by one
+_held: list[Taken] = []
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def accession_of(experiment: PlannedExperiment, now: float) -> str:
-    """A name for this attempt that no other has had: asks the bucket, if there is one."""
-    artifact = takes_documents(experiment)
-    return take_accession(
-        host_name(),
-        now,
-        lambda name: (
-            artifact is not None
-            and _exists(beside(artifact, experiment.document, scrape_name(name)))
-        ),
-    )
+    """A name for this attempt that no other has had, nor takes while this process lives."""
+    _held.append(accession_for(experiment, now))
+    return _held[-1].name
 
 
 class MetadataFiles:
@@ -196,11 +187,3 @@ def _write(folder: int, name: str, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(unfinished, dir_fd=folder)
         raise
-
-
-def _exists(location: Location) -> bool:
-    try:
-        with store_for(location).open(location):
-            return True
-    except (StorageError, OSError):
-        return False  # not there, or nobody can tell

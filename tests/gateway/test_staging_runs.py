@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,7 +44,7 @@ def save(tag, name, text):
 note("began")
 print("alpha", __import__("alpha").version if len(sys.argv) > 2 else "", flush=True)
 save("modeldir", "weights", "one")
-until = time.monotonic() + (60 if sys.argv[1] == "waits" else 0)
+until = time.monotonic() + (280 if sys.argv[1] == "waits" else 0)
 while time.monotonic() < until and not os.path.exists(os.environ["LEDGER"] + ".end"):
     time.sleep(0.05)
 save("modeldir", "weights", "two" * 1000)
@@ -75,9 +76,14 @@ def namespaces() -> None:
 class Site:
     """A login node whose compute nodes have no network at all, not even loopback."""
 
-    def __init__(self, login: Any, s3: S3Server, **keys: object) -> None:
+    def __init__(
+        self, login: Any, s3: S3Server, *, bucket: str = "artifacts", **keys: object
+    ) -> None:
         self.login = login
         self.s3 = s3
+        self.stores = replace(s3.stores, storage=replace(s3.stores.storage, bucket=bucket))
+        self.bucket = s3.buckets / bucket
+        self.bucket.mkdir(exist_ok=True)
         self.keys: dict[str, str] = {}
         (login.folder / "code" / "run.py").write_text(PAYLOAD)
         python = login.folder / "python"
@@ -90,14 +96,16 @@ class Site:
     def publish(self, name: str, *args: str, bare: bool = False, **more: Any) -> str:
         """Publish an experiment; a ``bare`` one has nothing but its code."""
         environment = {"LEDGER": str(self.login.ledger), **more.pop("environment", {})}
+        more_artifacts = more.pop("artifacts", {})
         work = Work("run.py", args=(name, *args), environment=environment, **more)
-        key, body = upload_work(work, self.login.folder / "code", self.s3.stores)
+        key, body = upload_work(work, self.login.folder / "code", self.stores)
         message = json.loads(body)
         message["config"]["saveWorkspaceFrequency"] = "1s"
         artifacts = message["experiment"]["artifacts"]
         artifacts["_results"] = json.loads(
             json.dumps(artifacts["retval"]).replace("retval.tar", "_results.tar")
         )
+        artifacts |= more_artifacts
         if bare:
             del message["config"]["database"]
             message["experiment"]["artifacts"] = {"workspace": artifacts["workspace"]}
@@ -106,19 +114,59 @@ class Site:
         return key
 
     def object(self, name: str, tag: str) -> bytes | None:
-        path = self.s3.buckets / "artifacts" / "experiments" / self.keys[name] / f"{tag}.tar"
+        path = self.bucket / "experiments" / self.keys[name] / f"{tag}.tar"
         return path.read_bytes() if path.exists() else None
 
     def members(self, name: str, tag: str) -> dict[str, bytes]:
-        path = self.s3.buckets / "artifacts" / "experiments" / self.keys[name] / f"{tag}.tar"
-        if not path.exists():
-            return {}
-        with tarfile.open(path) as tar:
+        path = self.bucket / "experiments" / self.keys[name] / f"{tag}.tar"
+        # The server writes a file where it stands: a moment's half of one is none yet.
+        with contextlib.suppress(FileNotFoundError, tarfile.ReadError), tarfile.open(path) as tar:
             return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+        return {}
+
+    def documents(self, name: str) -> list[dict[str, Any]]:
+        """What the attempts say of themselves at the root of the bucket, in order."""
+        folder = self.bucket / "metadata"
+        found = [json.loads(path.read_bytes())["studioml"] for path in folder.glob("scrape-*")]
+        mine = [one for one in found if one["experiment"]["key"] == self.keys[name]]
+        return sorted(mine, key=lambda one: int(one["attempt"]))
+
+    def left(self, name: str) -> dict[str, Any]:
+        """All that a client gets of an experiment that never ran, but for times and hosts."""
+        row, record = self.row(name), self.record(name)
+        assert row is not None
+        results = json.loads(self.members(name, "_results")["_results.json"])
+        documents = [
+            {
+                **{n: one[n] for n in ("status", "error", "attempt", "restarts")},
+                # The code is packed anew each time.
+                "artifacts": {k: v for k, v in one["artifacts"].items() if k != "workspace"},
+                "members": sorted(one),
+                "log": [entry["msg"] for entry in one["log"][:1]],
+            }
+            for one in self.documents(name)
+        ]
+        found = {
+            "state": row.state,
+            "reason": row.reason,
+            "text": row.text,
+            "attempt": row.attempt,
+            "output": self.members(name, "output").get("./output", b"").decode(),
+            "record": {n: bool(record.get(n)) for n in sorted(record)},
+            "said": (record["hpcrunner"]["reason"], record["hpcrunner"]["attempt"]),
+            "results": sorted(results),
+            "saved": results["artifacts"],
+            "documents": documents,
+        }
+        plain = json.dumps(found).replace(self.keys[name], "KEY")
+        plain = plain.replace(f"/{self.bucket.name}/experiments/", "/BUCKET/experiments/")
+        return {**json.loads(plain), "state": row.state, "reason": row.reason}
 
     def record(self, name: str) -> dict[str, Any]:
         path = self.s3.buckets / "meta" / "experiments" / self.keys[name]
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: dict[str, Any] = {"status": ""}
+        with contextlib.suppress(ValueError):  # half written, as above
+            found = json.loads(path.read_bytes())
         return found
 
     def row(self, name: str) -> Experiment | None:
@@ -204,7 +252,7 @@ def test_with_the_nodes_network_cut_the_results_are_the_same_byte_for_byte(
         each.publish("waits")
         each.login.gateway()
     until(lambda: carried.members("waits", "modeldir") == {"weights": b"one"}, carried.login.log)
-    assert carried.state("waits") == "RUNNING", "saved while the job runs"
+    until(lambda: carried.state("waits") == "RUNNING", carried.login.log)  # it was saved meanwhile
     until(lambda: carried.record("waits")["status"] == "running", carried.login.log)
     batches = carried.login.spool / "batches"
     plan = next(batches.glob("*/plan.json")).read_text()
@@ -274,22 +322,83 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
         until(lambda name=name: site.record(name)["status"] == "finished", login.log)
 
 
-def test_what_cannot_be_prepared_ends_as_on_a_node_and_its_client_hears_it(
-    login: Any, s3: S3Server, tmp_path: Path, until: Callable[..., Any]
+def broken(s3: S3Server, folder: Path) -> dict[str, dict[str, Any]]:
+    """Experiments that cannot begin, each for another reason: what ``publish`` is told."""
+    blobs = s3.buckets / "artifacts" / "blobstore"
+    blobs.mkdir(parents=True, exist_ok=True)
+    (blobs / "no-archive.tar").write_bytes(b"these are words and no archive" * 40)
+    at = f"s3://127.0.0.1:{s3.port}/artifacts/blobstore"
+    wrong = {"aws": {"access_key": "nobody", "secret_access_key": "wrong"}}
+    only_here = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(source_archive(folder))}
+    only_here |= {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(folder)}
+
+    def data(**more: Any) -> dict[str, Any]:
+        artifact = {"mutable": False, "unpack": True, "qualified": f"{at}/absent.tar", **more}
+        return {"artifacts": {"data": artifact}}
+
+    image = {
+        "_singularity": {"qualified": f"{at}/no-archive.tar", "key": "blobstore/no-archive.tar"}
+    }
+    return {
+        "missing": data(),
+        "denied": data(credentials=wrong),
+        "corrupt": data(qualified=f"{at}/no-archive.tar"),
+        "packages": {"pip": ("no-such-package==1.0",), "environment": only_here},
+        "image": {"artifacts": image},
+    }
+
+
+def test_what_cannot_be_prepared_ends_as_on_a_node_word_for_word(
+    login_on: Callable[..., Any], s3: S3Server, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
-    site = Site(login, s3)
-    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(source_archive(tmp_path / "index"))}
-    site.publish("none", pip=("no-such-package==1.0",), environment=pip)
-    login.gateway()
-    until(lambda: site.ended("none"), login.log)
-    row = site.row("none")
-    assert row is not None and row.reason is Reason.ENVIRONMENT_FAILED
-    assert "no-such-package" in row.text and row.job_id == ""
-    until(lambda: site.record("none")["status"] == "finished", login.log)
-    assert site.record("none")["hpcrunner"]["reason"] == "ENVIRONMENT_FAILED"
-    results = json.loads(site.members("none", "_results")["_results.json"])
-    assert (results["exit_msg"], results["artifacts"]) == (row.text, {})
-    assert not list((login.spool / "batches").iterdir())
+    """With one more attempt where the budget allows it; nothing of it was ever submitted."""
+    keys = {"retries": {"payload": 1, "backoff": 0}, "container": {"program": "/bin/true"}}
+    keys["container"]["runtime"] = "apptainer"  # type: ignore[index]
+    cases = broken(s3, tmp_path / "index")
+    sites = []
+    for mode in ({}, {"staging": "node", "python": sys.executable}):
+        folder = tmp_path / mode.get("staging", "gateway")
+        folder.mkdir()
+        login = login_on(folder, folder / "spool")
+        sites.append(Site(login, s3, bucket=folder.name, **keys, **mode))
+        for name, case in cases.items():
+            sites[-1].publish(name, **case)
+        sites[-1].login.gateway()
+    for site in sites:
+        until(lambda site=site: site.ended(*cases), site.login.log)
+        finished = lambda site=site: {site.record(n)["status"] for n in cases} == {"finished"}  # noqa: E731
+        until(finished, site.login.log)
+    carried, online = sites
+    wanted = {
+        "missing": Reason.ARTIFACT_NOT_FOUND,
+        "denied": Reason.ARTIFACT_DENIED,
+        "corrupt": Reason.ARTIFACT_REFUSED,
+        "packages": Reason.ENVIRONMENT_FAILED,
+        "image": Reason.ARTIFACT_REFUSED,
+    }
+    for name, reason in wanted.items():
+        ours, theirs = carried.left(name), online.left(name)
+        assert ours["reason"] == theirs["reason"] == reason, carried.login.log()
+        assert ours["attempt"] == theirs["attempt"] == (2 if name == "packages" else 1)
+        assert ours["output"], name
+        if name == "packages":  # another installer, in other words
+            last = [left["output"].splitlines()[-1] for left in (ours, theirs)]
+            assert all(line.startswith("hpcrunner: Python ") for line in last), last
+            assert all("no-such-package" in left["output"] for left in (ours, theirs))
+            for left in (ours, theirs):
+                del left["output"], left["text"]
+                for document in left["documents"]:
+                    assert "no-such-package" in document.pop("error")
+        for what in ours:
+            assert ours[what] == theirs[what], (name, what)
+        assert len(ours["documents"]) == ours["attempt"]
+        row = carried.row(name)
+        assert row is not None
+        assert (row.job_id, row.batch) == (
+            ("", "") if name != "corrupt" else (row.job_id, row.batch)
+        )
+    assert KEYS.secret_access_key not in json.dumps([carried.left(name) for name in wanted])
+    assert len(list((carried.login.spool / "batches").iterdir())) == 1, "what is no archive"
 
 
 def test_a_gateway_that_is_stopped_leaves_nothing_running(
@@ -298,14 +407,14 @@ def test_a_gateway_that_is_stopped_leaves_nothing_running(
     """While it waits for an index that does not answer."""
     site = Site(login, s3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(90)
+        silent.settimeout(150)
         port = silent.getsockname()[1]
         site.publish("waits", pip=(f"alpha @ http://127.0.0.1:{port}/alpha-1.5.tar.gz",))
         gateway = login.gateway()
         with silent.accept()[0]:
             assert workers_in(login.spool)
             gateway.terminate()
-            assert gateway.wait(60) == 0, login.log()
+            assert gateway.wait(120) == 0, login.log()
             until(lambda: not workers_in(login.spool))
     assert site.state("waits") == "ACCEPTED"
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from hpcrunner.job import accession
-from hpcrunner.job.accession import base62, take_accession
+from hpcrunner.accessions import take_accession
 from hpcrunner.job.events import Events
 from hpcrunner.job.metadata import LARGEST_EVENT, Metadata
+from hpcrunner.request.accession import base62
 from hpcrunner.request.beside import beside
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
@@ -53,12 +53,18 @@ def test_seconds_are_written_in_base_62() -> None:
 
 
 def test_names_taken_within_one_second_differ() -> None:
-    names = [take_accession("a-host", 1546495043.5, lambda name: False) for _ in range(3)]
+    taken = [take_accession("a-host", 1546495043.5, lambda name: False) for _ in range(3)]
+    names = [one.name for one in taken]
     assert names == ["a-host-1gew0R", "a-host-1gew0S", "a-host-1gew0T"]
     # Of an attempt that has ended already, the bucket tells.
     used = {"b-host-1gew0R", "b-host-1gew0S"}
-    assert take_accession("b-host", 1546495043.5, used.__contains__) == "b-host-1gew0T"
-    accession._held.clear()
+    found = take_accession("b-host", 1546495043.5, used.__contains__)
+    assert found.name == "b-host-1gew0T"
+    for one in (*taken, found):
+        one.let_go()
+    again = take_accession("a-host", 1546495043.5, lambda name: False)
+    assert again.name == "a-host-1gew0R", "let go, and nothing lies under it"
+    again.let_go()
 
 
 def test_the_document_tells_what_the_payload_recorded_and_how_it_ran(node: Any) -> None:

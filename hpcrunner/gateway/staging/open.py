@@ -32,10 +32,14 @@ FOLDER = "staging"
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """What prepares experiments, and what sends their results."""
+    """What prepares experiments, and what sends their results.
+
+    ``documents`` is where jobs leave theirs until they are sent.
+    """
 
     preparations: tuple[Preparation, ...]
     uploads: Uploads
+    documents: Path
 
 
 def open_staging(journal: Reader, spool: Spool, site: Site, tell: Tell = nobody) -> Staging | None:
@@ -68,7 +72,9 @@ def open_staging(journal: Reader, spool: Spool, site: Site, tell: Tell = nobody)
             return None
 
     preparations = (Fetching(layout, objects), Wheels(layout, site)) if wanted else ()
-    return Staging(preparations, Uploads(layout, objects, journal, plan, tell=tell))
+    return Staging(
+        preparations, Uploads(layout, objects, journal, plan, tell=tell), layout.documents
+    )
 
 
 def staging_folder(spool: Spool, site: Site) -> Path:
