@@ -26,6 +26,8 @@ _MEANING = {
     Kind.MESSAGES: "messages of ended experiments, with credentials",
     Kind.BATCHES: "batch folders: script, logs, records",
     Kind.EXPERIMENTS: "experiments in the journal, with their histories",
+    Kind.RESULTS: "results and records in the spool's own store",
+    Kind.ARCHIVES: "archives of code in there",
     Kind.LEFTOVERS: "what crashes and restored backups have left",
 }
 
@@ -56,7 +58,7 @@ def gc(
     """Remove what has ended long enough ago, by the site's 'retention'.
 
     A running gateway does this by itself every hour; then it is only asked to do it now. What
-    lives, and what the file store holds, is never touched.
+    lives is never touched.
     """
     age = _age(older_than) if older_than else None
     chosen = chosen_site(site, spool)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.model import AwsCredentials, StoreConfig
+from hpcrunner.request.storelayout import (
+    ARTIFACTS_BUCKET,
+    RECORDS_BUCKET,
+    artifact_key,
+    workspace_key,
+)
 
 # The tags that the released client gives every script.
 MUTABLE_TAGS = ("modeldir", "retval", "output", "tb", "_metrics", "_metadata")
 WORKSPACE = "workspace"
 CONTAINER = "_singularity"
-# The client's names for the buckets of a local store.
-ARTIFACTS_BUCKET = "storage"
-RECORDS_BUCKET = "studioml-meta"
 _AWS = "s3.amazonaws.com"
 
 
@@ -79,21 +82,6 @@ def local_stores(folder: str) -> Stores:
         StoreConfig("local", folder, ARTIFACTS_BUCKET),
         StoreConfig("local", folder, RECORDS_BUCKET),
     )
-
-
-def workspace_key(sha256: str) -> str:
-    """The key of an immutable archive of that SHA-256 (hex): equal content is stored once."""
-    return f"blobstore/{sha256}.tar"
-
-
-def artifact_key(experiment: str, tag: str) -> str:
-    """The key of an experiment's mutable artifact."""
-    return f"experiments/{experiment}/{tag}.tar"
-
-
-def new_key(clock: Callable[[], float], new_uuid: Callable[[], object]) -> str:
-    """A key as the client makes it: epoch seconds and a UUID."""
-    return f"{int(clock())}_{new_uuid()}"
 
 
 def build_request(work: Work, key: str, workspace_sha256: str, stores: Stores, now: float) -> bytes:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
-from hpcrunner.client.build import Stores, Work, build_request, new_key, workspace_key
+from hpcrunner.client.build import Stores, Work, build_request
 from hpcrunner.client.workspace import pack_workspace
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import StoreConfig
+from hpcrunner.request.storelayout import new_key, record_key, workspace_key
 from hpcrunner.storage.contract import ArtifactNotFound
 from hpcrunner.storage.file import FileStore
 from hpcrunner.storage.stores import store_for
@@ -48,7 +51,7 @@ def upload_workspace(folder: Path, storage: StoreConfig) -> str:
 def write_record(key: str, body: bytes, database: StoreConfig) -> None:
     """Write the client's database record of a message: its ``experiment`` object."""
     record = json.dumps(json.loads(body)["experiment"]).encode()
-    place = location_in(database, f"experiments/{key}")
+    place = location_in(database, record_key(key))
     store = FileStore(private=True) if place.scheme == "file" else store_for(place)
     store.put(place, io.BytesIO(record), len(record))
 
@@ -62,7 +65,10 @@ def location_in(store: StoreConfig, key: str) -> Location:
 
 def _is_there(place: Location, size: int) -> bool:
     try:
+        if place.scheme == "file":
+            with suppress(PermissionError):  # a store of somebody else, who tidies it himself
+                os.utime(place.key)  # it is in use again: see gateway/storesweep.py
         with store_for(place).open(place) as found:
             return found.size == size  # a cut copy of an older store would be no help
-    except ArtifactNotFound:
+    except (ArtifactNotFound, FileNotFoundError):
         return False

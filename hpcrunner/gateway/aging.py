@@ -65,6 +65,19 @@ class Aging:
         )
         return [(row[0], _trace(row, "", wished)) for row in found]
 
+    def messages(self, after: int, most: int) -> list[tuple[int, bytes]]:
+        """The next messages behind that row that are still there, with their rows."""
+        found = self._file.read(
+            "SELECT rowid, message FROM experiments WHERE length(message) > 0 AND rowid > ?"
+            " ORDER BY rowid LIMIT ?",
+            (after, most),
+        )
+        return [(row, bytes(message)) for row, message in found]
+
+    def known_keys(self) -> set[str]:
+        """The clients' keys of all experiments that are known."""
+        return {key for (key,) in self._file.read("SELECT DISTINCT key FROM experiments")}
+
     def blank(self, ids: Iterable[str]) -> None:
         """Remove the messages of these, which hold credentials; the dead list keeps its own."""
         with self._file.write() as db:

@@ -26,6 +26,7 @@ class Ages:
     ended: float | None
     dead: float | None
     repeat_window: float
+    store: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ KEPT = Fate()
 def ages_of(policy: Retention, repeat_window: float, older_than: float | None = None) -> Ages:
     """The site's policy; ``older_than`` (seconds) stands for its ``ended`` this once."""
     ended = policy.ended if older_than is None else older_than
-    return Ages(policy.secrets, ended, policy.dead, repeat_window)
+    return Ages(policy.secrets, ended, policy.dead, repeat_window, policy.store)
 
 
 def fate_of(

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from pathlib import Path
 
 from hpcrunner.batch.batch import NAME_PREFIX
 from hpcrunner.crashpoint import crashpoint
+from hpcrunner.gateway import storesweep
 from hpcrunner.gateway.aging import OldBatch
 from hpcrunner.gateway.experiment import LIVE
 from hpcrunner.gateway.reader import Reader
@@ -45,6 +47,8 @@ class Kind(str, Enum):
     MESSAGES = "messages"
     BATCHES = "batches"
     EXPERIMENTS = "experiments"
+    RESULTS = "results"
+    ARCHIVES = "archives"
     LEFTOVERS = "leftovers"
 
 
@@ -97,6 +101,7 @@ class Sweep:
         yield from self._batches()
         yield from self._alone()
         yield from self._unknown()
+        yield from self._store()
         yield from self._leftovers()
         if not self._dry and self._ages.ended is not None:
             self._aging.forget_gateways(self._clock() - self._ages.ended)
@@ -189,6 +194,42 @@ class Sweep:
         live = {e.id for e in self._journal.in_state(*LIVE)} if planned else set()
         return bool(planned & live) or (self._local.jobs / (NAME_PREFIX + batch)).exists()
 
+    def _store(self) -> Iterator[None]:
+        """The spool's own file store, in which many things may be of one experiment."""
+        old: list[storesweep.Stored] = []
+        before = -inf if self._ages.store is None else self._clock() - self._ages.store
+        for found in storesweep.stored(self._spool.store):
+            if storesweep.begun(found.path):
+                yield from self._remove(found.path, Kind.LEFTOVERS, 1)
+            elif before > -inf and self._old(found.path, before):
+                old.append(found)
+            yield
+        if not old:
+            return
+        needed = yield from storesweep.needed(self._journal, self._spool)
+        for found in (s for s in old if s.name not in needed):
+            path: Path | None = found.path
+            try:
+                if not self._dry:
+                    path = storesweep.out_of_sight(found.path, before)
+                    crashpoint("gc.out_of_sight")
+            except (OSError, RecursionError) as error:
+                self._skip(found.path, error)
+                continue
+            if path is not None:
+                kind = Kind.ARCHIVES if found.archive else Kind.RESULTS
+                yield from self._remove(path, kind, 1)
+            yield
+
+    def _old(self, path: Path, before: float) -> bool:
+        try:
+            return not storesweep.young(path, before)
+        except FileNotFoundError:
+            return False
+        except (OSError, RecursionError) as error:
+            self._skip(path, error)
+            return False
+
     def _leftovers(self) -> Iterator[None]:
         """What crashes in the middle of a write have left, and the local scheduler's strays."""
         young = self._clock() - _UNFINISHED_AGE
@@ -215,6 +256,7 @@ class Sweep:
             *self._spool.local.glob(f".{NAME_PREFIX}*"),
             *self._spool.queue_root.glob(".publishing/*/*"),
             *self._spool.wish_root.glob(".*"),
+            *storesweep.unfinished(self._spool.store),
         ]
 
     def _wished(self) -> set[str]:
@@ -228,11 +270,12 @@ class Sweep:
         if not os.path.lexists(path):
             return
         if self._dry:
-            self.tally.add(kind, number, size_of(path) if path.is_dir() else 0)
+            size = size_of(path) if path.is_dir() else path.lstat().st_size
+            self.tally.add(kind, number, size)
             return
         size = 0
         try:
-            if kind is Kind.LEFTOVERS and not path.is_dir():
+            if kind is not Kind.BATCHES and not path.is_dir():
                 size = path.lstat().st_size
                 path.unlink()
             else:

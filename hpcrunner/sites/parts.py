@@ -194,6 +194,13 @@ class Retention(Part):
     dead: Age = Field(
         default=90 * 86400.0, description="The same for experiments of the dead list."
     )
+    store: LongAge = Field(
+        default=None,
+        description="For how long results and code that `hpcrunner submit` has put into the "
+        "spool's own `store` stay there after they were last written or submitted; never shorter "
+        "than the experiment's journal row; left out: for ever.",
+        examples=["180d"],
+    )
     environments: LongAge = Field(
         default=30 * 86400.0,
         description="For how long a Python environment, or a downloaded package of pip, stays in "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,12 @@ from hpcrunner.client.build import (
     Work,
     build_request,
     local_stores,
-    new_key,
 )
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials, Request, Resources, StoreConfig
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.resolve import resolve_artifact, resolve_record
+from hpcrunner.request.storelayout import KEY, new_key
 
 CAPTURED = Path(__file__).parents[1] / "data" / "requests" / "run_0.0.49.json"
 LOCAL = local_stores("/shared/store")
@@ -154,6 +156,7 @@ def test_no_secret_shows_in_a_repr() -> None:
 
 def test_keys_are_epoch_seconds_and_a_uuid() -> None:
     assert new_key(lambda: 1700000000.9, lambda: "u-u") == "1700000000_u-u"
+    assert KEY.fullmatch(new_key(time.time, uuid.uuid4).encode())
 
 
 @pytest.mark.parametrize("kind", ["gcloud", "", "http"])
