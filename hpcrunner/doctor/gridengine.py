@@ -272,7 +272,7 @@ def resources(text: str) -> dict[str, tuple[str, str]]:
 
 def _accounting(edge: Edge) -> str:
     user = edge.environ.get("USER") or edge.first_line(["id", "-un"])
-    argv = qacct.argv(user, ["hpcr-0"], edge.clock())
+    argv = qacct.argv(user, edge.clock())
     try:
         qacct.parse(edge.ask(argv, query_environment(edge.environ)))
     except (SchedulerUnavailable, CommandFailed) as error:

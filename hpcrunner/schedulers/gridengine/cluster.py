@@ -1,6 +1,7 @@
 """Ask Grid Engine about jobs, and delete them.
 
-A look-up costs one qstat, and one qacct where it can say more, however many jobs there are.
+A look-up costs one qstat, and where it can say more a qacct (see ledger.py), however many jobs
+there are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import pwd
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpcrunner.batch.batch import Batch
@@ -25,7 +26,8 @@ from hpcrunner.schedulers.contract import (
     Verdict,
 )
 from hpcrunner.schedulers.gridengine import qacct, qdel, qstat
-from hpcrunner.schedulers.gridengine.environment import query_environment
+from hpcrunner.schedulers.gridengine.environment import accounting_file, query_environment
+from hpcrunner.schedulers.gridengine.ledger import Ledger
 from hpcrunner.schedulers.gridengine.sightings import UNAVAILABLE, Health, sighting
 from hpcrunner.schedulers.gridengine.states import ZOMBIE, known
 from hpcrunner.schedulers.listing import Listing
@@ -55,10 +57,14 @@ class GridEngine:
     environment: Mapping[str, str] = field(default_factory=lambda: query_environment(os.environ))
     clock: Callable[[], float] = time.monotonic
     listing: Listing[qstat.LiveJob] = field(default_factory=Listing)
-    _looks: int = field(default=0, repr=False)
+    _ledger: Ledger = field(init=False, repr=False)
     _over_since: dict[Job, float] = field(default_factory=dict, repr=False)
     _notices: Notices = field(default_factory=lambda: Notices(log), repr=False)
     _told: set[str] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        file = accounting_file(self.environment)
+        self._ledger = Ledger(self.user, self._ask, file, self.lag / 2, self.clock)
 
     def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
         """See Scheduler.look_up."""
@@ -132,22 +138,24 @@ class GridEngine:
             return None
 
     def _accounts(self, jobs: Sequence[Job], since: float) -> qacct.Accounts | None:
-        names = [job.name for job in jobs]
+        def missing(accounts: qacct.Accounts) -> bool:
+            return any(job not in accounts.runs for job in jobs)
+
         try:
-            accounts = self._accounted(names, since)
-            missing = sorted({job.name for job in jobs if job not in accounts.runs})
-            if missing and len(set(names)) > 1:
-                # One of them a look, each in its turn: it may have failed before it began.
-                self._looks += 1
-                alone = missing[self._looks % len(missing)]
-                accounts = accounts.plus(self._accounted([alone], since))
-            return accounts
+            accounts = self._ledger.look(since, missing)
         except SchedulerUnavailable as error:
             self._notices.warn(error.where, error.line())
             return None
+        self._notices.over("qacct", "qacct answers again")
+        return accounts
 
-    def _accounted(self, names: Sequence[str], since: float) -> qacct.Accounts:
-        accounts = qacct.parse(self._ask(qacct.argv(self.user, names, since)))
+    def _accounted(self, names: Collection[str], since: float) -> qacct.Accounts:
+        """By all that there is: where a name is absent, its batch is submitted again."""
+
+        def missing(accounts: qacct.Accounts) -> bool:
+            return not {job.name for job in accounts.runs}.issuperset(names)
+
+        accounts = self._ledger.whole(since, missing)
         self._notices.over("qacct", "qacct answers again")
         return accounts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from hpcrunner.schedulers.environment import job_environment
 
@@ -35,6 +36,13 @@ def query_environment(environ: Mapping[str, str]) -> dict[str, str]:
         "TZ": "UTC",
         "HOME": "/nonexistent",
     }
+
+
+def accounting_file(environment: Mapping[str, str]) -> Path | None:
+    """Where qacct reads, unless the site has set that otherwise; None without SGE_ROOT."""
+    root = environment.get("SGE_ROOT")
+    cell = environment.get("SGE_CELL") or "default"
+    return Path(root, cell, "common", "accounting") if root else None
 
 
 def library_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from calendar import timegm
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.contract import Job, SchedulerUnavailable
 from hpcrunner.schedulers.gridengine.states import rescheduled
 
-_SKEW = 3600  # s that this clock may be ahead of the master's
+SKEW = 3600  # s that this clock may be ahead of the master's
 _RULE = re.compile(r"^=+\s*$", re.MULTILINE)
 _OURS = re.compile(rf"{NAME_PREFIX}[0-9a-f]+", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
@@ -58,26 +58,26 @@ class Accounts:
 
     runs: Mapping[Job, AccountedJob] = field(default_factory=dict)
 
-    def plus(self, other: Accounts) -> Accounts:
-        """Both together."""
-        return Accounts({**self.runs, **other.runs})
-
     def find(self, job: Job) -> AccountedJob | None:
         """How the job ended; None where it has not, or will be started again."""
         run = self.runs.get(job)
         return None if run is None or rescheduled(run.failed) else run
 
 
-def argv(user: str, names: Sequence[str], since: float) -> list[str]:
-    """The query for runs of jobs of these names that began after ``since`` (epoch).
-
-    One call, whatever the count: one name as it stands, with runs that failed before they began
-    (their start is 0, which ``-b`` hides), else all names that may be ours.
-    """
-    if len(set(names)) == 1:
-        return ["qacct", "-o", user, "-j", names[0]]
-    begun = time.strftime("%Y%m%d%H%M", time.gmtime(max(since - _SKEW, 0)))
+def argv(user: str, since: float) -> list[str]:
+    """The query for runs that began after ``since`` (epoch), of jobs that may be ours."""
+    begun = time.strftime("%Y%m%d%H%M", time.gmtime(max(since - SKEW, 0)))
     return ["qacct", "-o", user, "-b", begun, "-j", f"{NAME_PREFIX}*"]
+
+
+def unbegun_argv(user: str) -> list[str]:
+    """The query for runs that failed before they began: their start is 0, which ``-b`` hides."""
+    return ["qacct", "-o", user, "-e", "197001020000", "-j", f"{NAME_PREFIX}*"]
+
+
+def argv_of_file(user: str, file: str) -> list[str]:
+    """The query for all that may be ours in another file of the same form."""
+    return ["qacct", "-f", file, "-o", user, "-j", f"{NAME_PREFIX}*"]
 
 
 def parse(completed: Completed) -> Accounts:
