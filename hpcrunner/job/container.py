@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,46 @@ class ContainerEnded(HpcrunnerError):
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Folders of ours that a container sees: those that it may write.
+
+    ``home`` is HOME in it, ``cwd`` the folder that it starts in, ``tmp`` has its /tmp; ``over`` is
+    a bind that comes after the site's own.
+    """
+
+    home: Path
+    cwd: Path
+    tmp: Path
+    over: str
+
+
+def _payloads(workspace: Workspace) -> Seen:
+    """What a payload sees: its experiment's folder, in a STUDIOML_HOME of the container's own.
+
+    Nothing above that folder is bound, for whoever may write there can lay links in the way of
+    what we write on the node.
+    """
+    home = workspace.runner / "inside"
+    (home / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = home / workspace.root.relative_to(workspace.home)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    over = f"{home}:{workspace.home}"
+    return Seen(workspace.root, workspace.cwd, workspace.runner, over)
+
+
+def tools_folder(workspace: Workspace) -> Seen:
+    """What a program of an image sees that is no payload: a folder of its own, made now.
+
+    A new one each time: the runtime makes folders to mount on in the container's /tmp, and would
+    follow links that an earlier program has left there.
+    """
+    tmp = Path(tempfile.mkdtemp(prefix="tool-", dir=workspace.runner))
+    home = tmp / "home"
+    home.mkdir(mode=0o700)
+    return Seen(home, home, tmp, str(home))
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """The container of one attempt. ``identity`` changes with the image's content."""
 
@@ -95,7 +136,7 @@ class Container:
     @property
     def tmp(self) -> str:
         """TMPDIR inside: short, since paths of sockets must be."""
-        return "/tmp" if self.setup.isolation else str(self.workspace.container_tmp)  # noqa: S108
+        return "/tmp" if self.setup.isolation else str(self.workspace.tmp)  # noqa: S108
 
     def runtimes_environment(self) -> dict[str, str]:
         """The environment of the runtime itself, without orders that were meant for others."""
@@ -104,15 +145,13 @@ class Container:
         wrappers = shield_mounters(self.workspace.runner / "bin", path)
         return {**kept, "TMPDIR": str(self.workspace.tmp), "PATH": f"{wrappers}{path}"}
 
-    def line(
-        self, environment: Path, binds: Sequence[str] = (), cwd: Path | None = None
-    ) -> list[str]:
+    def line(self, environment: Path, seen: Seen, binds: Sequence[str] = ()) -> list[str]:
         """The exec line up to the payload's own words, with the variables of that file."""
         folders = {
-            "@STUDIOML_HOME@": str(self.workspace.home),
-            "@ROOT@": str(self.workspace.root),
-            "@WORKSPACE@": str(cwd or self.workspace.cwd),
-            "@TMP@": str(self.workspace.runner),
+            "@STUDIOML_HOME@": seen.over,
+            "@ROOT@": str(seen.home),
+            "@WORKSPACE@": str(seen.cwd),
+            "@TMP@": str(seen.tmp),
             "@ENVIRONMENT@": str(environment),
             "@IMAGE@": self.image,
         }
@@ -139,8 +178,10 @@ class Container:
         for name in left_out:
             events.tell("left_out", f"config.env may not set {name} in a container: left as it is")
         write_variables(self.file, variables)
-        binds = [f"{bindable(python.venv)}:{python.venv}:ro"] if python.venv else []
-        return [*self.line(self.file, binds), *command], self.runtimes_environment()
+        binds = [str(self.workspace.root)]
+        binds += [f"{bindable(python.venv)}:{python.venv}:ro"] if python.venv else []
+        line = self.line(self.file, _payloads(self.workspace), binds)
+        return [*line, *command], self.runtimes_environment()
 
     @property
     def file(self) -> Path:

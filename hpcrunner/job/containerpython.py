@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpcrunner.interpreter import PROBE, Interpreter, uv_here
@@ -25,6 +26,7 @@ from hpcrunner.job.container import (
     bindable,
     failure_of,
     inside_variables,
+    tools_folder,
     write_variables,
 )
 from hpcrunner.job.environment import (
@@ -40,6 +42,7 @@ from hpcrunner.job.events import Events
 from hpcrunner.job.payload import CONTAINER_PYTHON, PythonHome, expanded
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
 from hpcrunner.request.requirements import SETTING, EnvironmentFailed, installer_settings
+from hpcrunner.sessions import run_in_session
 
 _PROBE = (
     f"{PROBE};from importlib.util import find_spec;"
@@ -81,15 +84,22 @@ def prepare_inside(
         )
 
     def build_now(target: Path) -> bool:
-        bound = [folder, *(_made(cache / name) for name in ("pip", "uv"))]
-        binds = [bindable(str(path)) for path in bound]
-        for path in filter(None, (uv, experiment.wheels)):
+        # It may write its own environment and nothing else that lasts: no lock, note or download
+        # of another's, and nothing that is read or run on the node afterwards.
+        target.mkdir(mode=0o700)
+        lists = workspace.runner / "lists"
+        lists.mkdir(mode=0o700, exist_ok=True)
+        binds = [bindable(str(target))]
+        for path in filter(None, (str(workspace.root), str(lists), uv, experiment.wheels)):
             binds.append(f"{bindable(path)}:{path}:ro")
         variables = workspace.runner / "variables-build"
         job = {name: v for name, v in environ.items() if SETTING.fullmatch(name)}
-        tools = builder_environment({**container.passed, **job}, settings, cache)
+        tools = builder_environment({**container.passed, **job}, settings, None)
         write_variables(variables, inside_variables(tools)[0])
-        prefix = tuple(container.line(variables, binds, workspace.runner))
+
+        def line() -> Sequence[str]:
+            return container.line(variables, tools_folder(workspace), binds)
+
         try:
             return build(
                 target,
@@ -97,7 +107,7 @@ def prepare_inside(
                 phases,
                 container.runtimes_environment(),
                 workspace.runner / LOG_NAME,
-                Inside(prefix, uv),
+                Inside(line, uv, lists),
                 experiment.wheels,
             )
         finally:
@@ -113,17 +123,13 @@ def _probe(container: Container) -> tuple[Interpreter, bool]:
     """The image's Python, and whether it can make environments by itself."""
     variables = container.workspace.runner / "variables-probe"
     write_variables(variables, {})
-    words = [*container.line(variables), CONTAINER_PYTHON, "-I", "-S", "-c", _PROBE]
+    line = container.line(variables, tools_folder(container.workspace))
     try:
-        done = subprocess.run(
-            words,
-            env=container.runtimes_environment(),
+        done = run_in_session(
+            [*line, CONTAINER_PYTHON, "-I", "-S", "-c", _PROBE],
+            environ=container.runtimes_environment(),
             cwd=container.workspace.runner,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
             timeout=_PROBE_TIMEOUT,
-            check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentFailed(
@@ -143,8 +149,3 @@ def _probe(container: Container) -> tuple[Interpreter, bool]:
             where=f"container image {container.image}",
         ) from None
     return Interpreter(CONTAINER_PYTHON, version, real), has_pip == "1"
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder

@@ -5,12 +5,11 @@ One layout serves the StudioML client library and scripts written for its other 
     <scratch>/hpcrunner-<uid>/<batch>-<index>/     STUDIOML_HOME, private
         owner                                      the node of the job: see leftovers.py
         tmp/                                       TMPDIR of the payload
+        _runner/                                   ours: no payload in a container sees it
         experiments/<name>/                        root of the experiment
             <tag>/                                 one folder an artifact
             workspace/                             working directory
             output/output                          what the payload printed (see below)
-            _runner/                               ours; nothing else may stand beside the tags,
-                                                   since clients list this folder
 
 Without an ``output`` artifact the printed output goes to ``_runner/output``: the completion
 service hands every other folder it finds beside the workspace to the task as one of its files.
@@ -52,18 +51,13 @@ class Workspace:
 
     @property
     def runner(self) -> Path:
-        """Our own scratch, not an artifact."""
-        return self.root / RUNNER
+        """Our own scratch. What a container writes never lies on a path of ours through it."""
+        return self.home / RUNNER
 
     @property
     def tmp(self) -> Path:
         """TMPDIR of the payload."""
         return self.home / "tmp"
-
-    @property
-    def container_tmp(self) -> Path:
-        """TMPDIR of a payload in a container, which sees the root but not what is above it."""
-        return self.runner / "tmp"
 
     @property
     def output(self) -> Path:
@@ -105,9 +99,9 @@ def make_workspace(
         home.mkdir(mode=0o700)
         _own(home)
         workspace = Workspace(home, home / "experiments" / name, "output" in tags)
-        workspace.tmp.mkdir(mode=0o700)
-        workspace.container_tmp.mkdir(mode=0o700, parents=True)
-        for folder in {workspace.cwd, *map(workspace.tag, tags)}:
+        workspace.root.mkdir(mode=0o700, parents=True)
+        own = {workspace.tmp, workspace.runner, workspace.cwd}
+        for folder in own | {workspace.tag(tag) for tag in tags}:
             folder.mkdir(mode=0o700)
     except OSError as error:
         raise NodeFolderError(

@@ -12,7 +12,7 @@ from hpcrunner.request.model import Artifact, AwsCredentials, StoreConfig, WebCr
 WORKSPACE = "workspace"
 FIREBASE = "firebase"
 CONTAINER = "_singularity"  # names a container image; it is not fetched
-RESERVED = frozenset({"_runner"})  # the job side's own folder beside the artifacts'
+RESERVED = frozenset({"_runner"})  # as a folder of the job side's own
 MAX_ARTIFACTS = 256
 MIN_INTERVAL = 1.0
 

@@ -104,12 +104,12 @@ def test_nothing_is_left_on_the_node_unless_the_site_keeps_it(node: Node) -> Non
 def test_a_kept_folder_has_the_layout_that_the_client_library_expects(node: Node) -> None:
     node.run(node.script(TRAIN), setup={"keep": True})
     root = node.home / "experiments" / "k-1"
-    assert sorted(os.listdir(root)) == ["_runner", "modeldir", "output", "workspace"]
+    assert sorted(os.listdir(root)) == ["modeldir", "output", "workspace"]
 
 
 def test_a_failing_payload_ends_with_its_code_and_last_lines_and_is_saved(node: Node) -> None:
     node.write(node.script("print('before')\nopen('../modeldir/w','w').write('x')\n1/0\n"))
-    status = node.start().wait(60)
+    status = node.start().wait(150)
     record = node.record()
     assert status == record.exit_code == 1
     assert record.reason is Reason.PAYLOAD_EXIT
@@ -121,7 +121,7 @@ def test_a_failing_payload_ends_with_its_code_and_last_lines_and_is_saved(node: 
 
 def test_a_payload_that_dies_of_a_signal_is_no_cancellation(node: Node) -> None:
     node.write(node.script("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
-    assert node.start().wait(60) == 139
+    assert node.start().wait(150) == 139
     assert node.record().reason is Reason.PAYLOAD_SIGNAL
     assert node.record().signal == signal.SIGSEGV
 
@@ -148,12 +148,12 @@ def test_a_mutable_artifact_is_fetched_if_there_and_saved_only_if_changed(node: 
 
 
 def test_max_duration_ends_every_process_and_saves(node: Node) -> None:
-    experiment = replace(node.script(ENDLESS), max_duration=2.0)
-    node.write(experiment, grace=3.0)
-    status = node.start().wait(60)
+    experiment = replace(node.script(ENDLESS), max_duration=4.0)
+    node.write(experiment, grace=3.0, payload_grace=2.0)
+    status = node.start().wait(150)
     record = node.record()
     assert (status, record.reason) == (124, Reason.MAX_DURATION)
-    assert record.text == "reached its max_duration of 2s"
+    assert record.text == "reached its max_duration of 4s"
     assert node.members("modeldir.tar") == {"weights": b"half"}
     pids = [int(word) for word in record.last_lines[0].split()]
     assert len(pids) == 4
@@ -175,7 +175,7 @@ def test_a_cancel_gives_the_payload_its_grace_and_saves(node: Node, how: signal.
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
     process.send_signal(how)
-    assert process.wait(60) == 143
+    assert process.wait(150) == 143
     assert node.record().reason is Reason.CANCELLED
     assert node.members("modeldir.tar") == {"weights": b"saved in time"}
 
@@ -190,7 +190,7 @@ def test_a_payload_that_obeys_the_schedulers_signal_is_cancelled_not_completed(n
     node.wait_until(lambda: not living([pid]))
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
-    process.wait(60)
+    process.wait(150)
     assert (node.record().reason, node.record().exit_code) == (Reason.CANCELLED, 0)
 
 
@@ -212,7 +212,7 @@ time.sleep(3600)
     node.wait_until(lambda: "ready" in node.log())
     for pid in (process.pid, node.event("running")["pid"]):
         os.kill(pid, signal.SIGTERM)
-    process.wait(60)
+    process.wait(150)
     assert node.record().last_lines == ("ready", "saved")
     assert (node.record().reason, node.record().exit_code) == (Reason.CANCELLED, 0)
 
@@ -227,11 +227,9 @@ def test_a_cancel_that_hits_the_payload_first_is_still_a_cancel(node: Node) -> N
     node.write(node.script("import time; print('ready', flush=True); time.sleep(3600)"))
     process = node.start()
     node.wait_until(lambda: "ready" in node.log())
-    pid = node.event("running")["pid"]
-    os.kill(pid, signal.SIGTERM)
-    node.wait_until(lambda: not living([pid]))
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    os.kill(node.event("running")["pid"], signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # well within the second for which it is waited for
+    process.wait(150)
     assert node.record().reason is Reason.CANCELLED
 
 
@@ -244,18 +242,18 @@ def test_a_cancel_before_the_payload_ends_the_attempt_at_once(node: Node) -> Non
         process = node.start()
         silent.accept()  # it asks, and is never answered
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 143
+        assert process.wait(150) == 143
     assert node.record().reason is Reason.CANCELLED
     assert node.record().payload_started_at is None
 
 
 def test_the_jobs_time_limit_leaves_time_to_save(node: Node) -> None:
-    node.write(node.script(ENDLESS), time_limit=8.0, grace=6.0)
+    node.write(node.script(ENDLESS), time_limit=13.0, grace=8.0)
     process = node.start()
-    process.wait(60)
+    process.wait(150)
     record = node.record()
     assert record.reason is Reason.TIME_LIMIT
-    assert record.ended_at - record.started_at < 8.0
+    assert record.ended_at - record.started_at < 13.0
     assert node.members("modeldir.tar") == {"weights": b"half"}
 
 
@@ -303,7 +301,7 @@ def test_results_that_do_not_get_out_are_no_success(node: Node) -> None:
     lost = node.artifact("modeldir", location=node.location("file/below/modeldir.tar"))
     artifacts = tuple(lost if a.tag == "modeldir" else a for a in experiment.artifacts)
     node.write(replace(experiment, artifacts=artifacts))
-    status = node.start().wait(60)
+    status = node.start().wait(150)
     record = node.record()
     if record.payload_started_at is not None:  # else the store refused it on the way in already
         assert (status, record.reason) == (74, Reason.UPLOAD_FAILED)
@@ -313,7 +311,7 @@ def test_results_that_do_not_get_out_are_no_success(node: Node) -> None:
 def test_a_duplicate_ends_at_once_and_touches_nothing(node: Node) -> None:
     node.run(node.script(TRAIN))
     before = {p: p.stat().st_mtime_ns for p in node.batch.rglob("*") if p.suffix != ".out"}
-    assert node.start(SLURM_JOB_ID="99").wait(60) == 0
+    assert node.start(SLURM_JOB_ID="99").wait(150) == 0
     assert "duplicate" in node.log().splitlines()[-1]
     after = {p: p.stat().st_mtime_ns for p in node.batch.rglob("*") if p.suffix != ".out"}
     assert after == before
@@ -323,7 +321,7 @@ def test_of_two_jobs_at_once_one_runs_the_payload(node: Node) -> None:
     ran = node.folder / "ran"
     node.write(node.script(f"open({str(ran)!r}, 'a').write('x')"))
     for process in [node.start(SLURM_JOB_ID=str(n)) for n in range(4)]:
-        assert process.wait(60) == 0
+        assert process.wait(150) == 0
     assert ran.read_text() == "x"
 
 
@@ -332,14 +330,14 @@ def test_a_requeued_job_runs_its_attempt_again(node: Node) -> None:
     first = node.start(SLURM_JOB_ID="7")
     node.wait_until(lambda: "ready" in node.log())
     first.send_signal(signal.SIGTERM)  # a preemption
-    first.wait(60)
+    first.wait(150)
     node.experiment({"train.py": "print('second')"})
     again = node.start(SLURM_JOB_ID="7", SLURM_RESTART_COUNT="1")
-    assert again.wait(60) == 0
+    assert again.wait(150) == 0
     assert node.record().reason is Reason.COMPLETED
     assert node.record().last_lines == ("second",)
     # Its ending stands: not even the same job writes another.
-    assert node.start(SLURM_JOB_ID="7", SLURM_RESTART_COUNT="2").wait(60) == 0
+    assert node.start(SLURM_JOB_ID="7", SLURM_RESTART_COUNT="2").wait(150) == 0
     assert node.record().last_lines == ("second",)
 
 
@@ -353,7 +351,7 @@ def test_config_env_reaches_the_payload_and_overrides_nothing_of_the_scheduler(n
     names = [*dict(config), "STUDIOML_HOME", "TMPDIR"]
     script = f"import os, json; print(json.dumps([os.environ.get(n) for n in {names}]))"
     node.write(replace(node.script(script), environment=config))
-    node.start(SLURM_JOB_ID="7", SLURM_JOB_GPUS="1", CUDA_VISIBLE_DEVICES="1", HOME="/h").wait(60)
+    node.start(SLURM_JOB_ID="7", SLURM_JOB_GPUS="1", CUDA_VISIBLE_DEVICES="1", HOME="/h").wait(150)
     seen = json.loads(node.record().last_lines[0])
     assert seen[:4] == ["hello '/h' $(id)", "7", "1", "k-1"]
     assert seen[4:] == [str(node.home), str(node.home / "tmp")]
@@ -394,7 +392,7 @@ def test_a_scratch_folder_that_the_node_lacks_is_the_sites_fault_in_one_line(nod
 def test_a_damaged_plan_is_one_line_and_claims_nothing(node: Node) -> None:
     node.write(node.script(TRAIN))
     (node.batch / "plan.json").write_text("{")
-    assert node.start().wait(60) == 65
+    assert node.start().wait(150) == 65
     assert len(node.log().splitlines()) == 1
     assert not (node.batch / "claims").exists()
 
@@ -454,6 +452,7 @@ import time
 open({str(node.store / "k")!r}, "w").write('{{"status": "stopped"}}')
 time.sleep(3600)
 """
+    node.look_every = 0.2
     record = node.run(replace(node.script(script), record=node.location("k")))
     assert (record.reason, record.text) == (Reason.CANCELLED, "stopped by the client")
 

@@ -25,7 +25,7 @@ def make(scratch: Path | str, *tags: str, task: str = "b0-1", name: str = "k-1")
 
 def test_the_tags_are_the_only_folders_beside_ours(tmp_path: Path) -> None:
     made = make(tmp_path / "s", "modeldir", "output", "workspace")
-    assert sorted(os.listdir(made.root)) == ["_runner", "modeldir", "output", "workspace"]
+    assert sorted(os.listdir(made.root)) == ["modeldir", "output", "workspace"]
     assert made.root == made.home / "experiments" / "k-1"
     assert made.output == made.root / "output" / "output"
     for folder in (made.home, made.home.parent):
@@ -36,8 +36,8 @@ def test_without_an_output_artifact_no_output_folder_stands_beside_the_workspace
     tmp_path: Path,
 ) -> None:
     made = make(tmp_path, "retval")
-    assert sorted(os.listdir(made.root)) == ["_runner", "retval", "workspace"]
-    assert made.output == made.root / "_runner" / "output"
+    assert sorted(os.listdir(made.root)) == ["retval", "workspace"]
+    assert made.output == made.home / "_runner" / "output"
 
 
 def test_sockets_in_tmpdir_keep_a_short_path(tmp_path: Path) -> None:
