@@ -107,8 +107,7 @@ def retry(
     """
     chosen = chosen_site(site, spool)
     selection = Selection(queue, owner, project, match, state or ())
-    found = _meant(chosen, experiments or [], selection, everything=everything)
-    spool_of(chosen).wish(Verb.RETRY, (e.id for e in found))
+    found = _wish(Verb.RETRY, chosen, experiments, selection, everything=everything)
     refresh(
         chosen,
         KeyOptions(
@@ -143,16 +142,16 @@ def drop(
     """Take some off the list; 'hpcrunner status' still knows them until they age out."""
     chosen = chosen_site(site, spool)
     selection = Selection(queue, owner, project, match, state or ())
-    found = _meant(chosen, experiments or [], selection, everything=everything)
-    spool_of(chosen).wish(Verb.DROP, (e.id for e in found))
+    found = _wish(Verb.DROP, chosen, experiments, selection, everything=everything)
     refresh(chosen)
     for e in found:
         typer.echo(f"{e.id} dropped")
 
 
-def _meant(
-    site: Site, names: list[str], selection: Selection, *, everything: bool
+def _wish(
+    verb: Verb, site: Site, names: list[str] | None, selection: Selection, *, everything: bool
 ) -> list[Experiment]:
+    """Wish that of those that are meant. Raises SelectionInvalid, NoSuchExperiment."""
     if not names and not selection and not everything:
         raise SelectionInvalid(
             "nothing is named", where="hpcrunner dead", remedy="give ids, a filter, or --all"
@@ -166,6 +165,7 @@ def _meant(
         raise NoSuchExperiment(
             "none of the dead list is meant", remedy="'hpcrunner dead list' shows those there are"
         )
+    spool_of(site).wish(verb, (e.id for e in found))
     return found
 
 

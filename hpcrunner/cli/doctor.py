@@ -37,6 +37,7 @@ from hpcrunner.cli.queueoptions import (
     QueueRoot,
     SqsCerts,
     SqsTimeout,
+    queue_options,
 )
 from hpcrunner.cli.storeoptions import S3Ca, S3Cert, S3Key, with_stores
 from hpcrunner.cli.table import console
@@ -44,7 +45,6 @@ from hpcrunner.doctor.edge import Edge
 from hpcrunner.doctor.examine import Wishes, examine
 from hpcrunner.doctor.finding import Finding, Verdict
 from hpcrunner.queues.matching import DEFAULT_MATCH
-from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.request.units import parse_duration
 
 _FAULTS = 1
@@ -102,32 +102,22 @@ def doctor(
     minute. Ends with 1 where there is a fault.
     """
     logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL, stream=sys.stderr)
-    chosen = with_stores(
-        chosen_site(site, spool),
-        cache_dir="",
-        cache_size="",
-        s3_ca=s3_ca,
-        s3_cert=s3_cert,
-        s3_key=s3_key,
-        allow_env_secrets=None,
-        generate_metadata=None,
-        schema_logs=None,
-    )
+    chosen = with_stores(chosen_site(site, spool), s3_ca=s3_ca, s3_cert=s3_cert, s3_key=s3_key)
     wishes = Wishes(
-        queues=QueueOptions(
-            gateway_id="doctor",
+        queues=queue_options(
+            "doctor",
             amqp_url=amqp_url,
             amqp_mgt_url=amqp_mgt_url,
-            queues=tuple(queue or ()),
+            queue=queue,
+            queue_root=queue_root,
             queue_match=queue_match,
             queue_mismatch=queue_mismatch,
-            queue_root=queue_root,
             sqs_certs=sqs_certs,
             aws_region=aws_region,
-            sqs_timeout=parse_duration(sqs_timeout),
+            sqs_timeout=sqs_timeout,
             google_certs=google_certs,
             google_application_credentials=google_application_credentials,
-            pubsub_timeout=parse_duration(pubsub_timeout),
+            pubsub_timeout=pubsub_timeout,
         ),
         stores=tuple(store or ()),
         image=image,

@@ -27,6 +27,7 @@ from hpcrunner.cli.queueoptions import (
     QueueRoot,
     SqsCerts,
     SqsTimeout,
+    queue_options,
 )
 from hpcrunner.cli.storeoptions import (
     AllowEnvSecrets,
@@ -48,7 +49,6 @@ from hpcrunner.gateway.serve import serve
 from hpcrunner.gateway.slack.options import SlackOptions
 from hpcrunner.keys.options import KeyOptions
 from hpcrunner.queues.matching import DEFAULT_MATCH
-from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.request.units import parse_bytes, parse_duration
 from hpcrunner.sites.site import Site
 
@@ -157,20 +157,20 @@ def gateway(
 
     chosen = read_site()
     options = GatewayOptions(
-        queues=QueueOptions(
+        queues=queue_options(
+            gateway_id(chosen),
             amqp_url=amqp_url,
             amqp_mgt_url=amqp_mgt_url,
-            queues=tuple(queue or ()),
+            queue=queue,
+            queue_root=queue_root,
             queue_match=queue_match,
             queue_mismatch=queue_mismatch,
-            queue_root=queue_root,
             sqs_certs=sqs_certs,
             aws_region=aws_region,
-            sqs_timeout=parse_duration(sqs_timeout),
+            sqs_timeout=sqs_timeout,
             google_certs=google_certs,
             google_application_credentials=google_application_credentials,
-            pubsub_timeout=parse_duration(pubsub_timeout),
-            gateway_id=gateway_id(chosen),
+            pubsub_timeout=pubsub_timeout,
         ),
         limits=Limits(tasks=limit_tasks, idle=parse_duration(limit_idle_duration)),
         capacity=Capacity(

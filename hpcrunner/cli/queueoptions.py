@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
 from hpcrunner.cli.options import option
+from hpcrunner.queues.sources import QueueOptions
+from hpcrunner.request.units import parse_duration
 
 queues = partial(option, rich_help_panel="Queues")
 
@@ -62,3 +65,37 @@ GoogleApplicationCredentials = Annotated[
     queues("--google-application-credentials", "One such file, as Google's own tools know it."),
 ]
 PubsubTimeout = Annotated[str, queues("--pubsub-timeout", "Limit of one call of Pub/Sub.")]
+
+
+def queue_options(
+    gateway_id: str,
+    *,
+    amqp_url: str,
+    amqp_mgt_url: str,
+    queue: Sequence[str] | None,
+    queue_root: str,
+    queue_match: str,
+    queue_mismatch: str,
+    sqs_certs: str,
+    aws_region: str,
+    sqs_timeout: str,
+    google_certs: str,
+    google_application_credentials: str,
+    pubsub_timeout: str,
+) -> QueueOptions:
+    """What was given of these. Raises UnitError."""
+    return QueueOptions(
+        gateway_id=gateway_id,
+        amqp_url=amqp_url,
+        amqp_mgt_url=amqp_mgt_url,
+        queues=tuple(queue or ()),
+        queue_root=queue_root,
+        queue_match=queue_match,
+        queue_mismatch=queue_mismatch,
+        sqs_certs=sqs_certs,
+        aws_region=aws_region,
+        sqs_timeout=parse_duration(sqs_timeout),
+        google_certs=google_certs,
+        google_application_credentials=google_application_credentials,
+        pubsub_timeout=parse_duration(pubsub_timeout),
+    )

@@ -86,16 +86,19 @@ SchemaLogs = Annotated[
 def with_stores(
     site: Site,
     *,
-    cache_dir: str,
-    cache_size: str,
     s3_ca: str,
     s3_cert: str,
     s3_key: str,
-    allow_env_secrets: bool | None,
-    generate_metadata: bool | None,
-    schema_logs: bool | None,
+    cache_dir: str = "",
+    cache_size: str = "",
+    allow_env_secrets: bool | None = None,
+    generate_metadata: bool | None = None,
+    schema_logs: bool | None = None,
 ) -> Site:
-    """The site with what was given of these, judged like its file's. Raises SiteError."""
+    """The site with what was given of these, judged like its file's. Raises SiteError.
+
+    Not every command has all of them.
+    """
     cache: dict[str, Any] = {"path": _absolute(cache_dir)} if cache_dir else {}
     if cache_size:
         cache["size"] = parse_bytes(cache_size)
