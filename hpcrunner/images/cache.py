@@ -46,6 +46,7 @@ from hpcrunner.sharedlock import try_lock
 from hpcrunner.storage.contract import StorageError
 from hpcrunner.sync import sync_folder
 from hpcrunner.usemark import clock_of, mark_used
+from hpcrunner.wrecks import clear_wrecks, name_for
 
 FOLDER = "images"
 _PULLING = "pulling"
@@ -57,7 +58,6 @@ _PATIENCE = QUIET + 300.0  # longer than a pull that lives may stand still
 # where another attempt may help.
 _REMEMBERED, _REMEMBERED_IF_PASSING = 120.0, 20.0
 _NOT_AGAIN_BEFORE = 600.0  # after a look at a changing reference that failed
-_WRECK_AGE = 86400.0
 Mark = Callable[[Path], object]
 Pull = Callable[[Path], Path]
 
@@ -224,9 +224,8 @@ class ImageCache:
     def _scratch(self, key: str) -> Iterator[Path]:
         """A folder of one pull, removed after it; those of dead pulls go with it."""
         parent = private_folder(self.folder / _PULLING)
-        host = os.uname().nodename
-        _clear_wrecks(parent, host, self._now())
-        scratch = parent / f"{host}.{os.getpid()}.{key}-{secrets.token_hex(4)}"
+        clear_wrecks(parent, self._now())
+        scratch = parent / name_for(f"{key}-{secrets.token_hex(4)}")
         scratch.mkdir(mode=0o700)
         try:
             yield scratch
@@ -280,15 +279,6 @@ def cached_images(folder: Path) -> list[Entry]:
 def key_of(*words: str) -> str:
     """The name of an entry: the same for all that would pull the same."""
     return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _clear_wrecks(parent: Path, host: str, now: float) -> None:
-    for entry in list(os.scandir(parent)):
-        name, _, pid = entry.name.rpartition(".")[0].rpartition(".")
-        dead = name == host and pid.isdigit() and not Path("/proc", pid).exists()
-        with suppress(OSError):
-            if dead or now - entry.stat(follow_symlinks=False).st_mtime > _WRECK_AGE:
-                remove_tree(Path(entry.path))
 
 
 def _read_entry(path: Path) -> Entry | None:

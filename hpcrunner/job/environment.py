@@ -44,10 +44,10 @@ from hpcrunner.request.requirements import (
 )
 from hpcrunner.sharedlock import try_lock
 from hpcrunner.usemark import mark_used
+from hpcrunner.wrecks import clear_wrecks, name_for
 
 LOG_NAME = "environment.log"
 _LAYOUT = 1  # part of the key: raised when an environment is built in another way
-_WRECK_AGE = 86400.0
 _LONGEST_PAUSE = 2.0
 Build = Callable[[Path], None]
 
@@ -230,16 +230,22 @@ class Cached:
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _ready(self) -> Path | None:
-        try:
-            venv = self._folder / self._current.read_text("ascii")
-        except (OSError, ValueError):
-            return None
+        name = self._built()
+        venv = self._folder / name
         # The link in there leads to the interpreter, which may have been updated away.
-        return venv if self._there(venv / "bin" / "python") else None
+        return venv if name and self._there(venv / "bin" / "python") else None
+
+    def _built(self) -> str:
+        """The name of the environment that was built last; "" for none."""
+        try:
+            return self._current.read_text("ascii")
+        except (OSError, ValueError):
+            return ""
 
     def _build(self, build_here: Build) -> Path:
-        self._clear_wrecks()
-        target = self._folder / f"{os.uname().nodename}.{os.getpid()}.{time.time_ns():x}"
+        # What is current may serve other nodes, though its interpreter is not there on this one.
+        clear_wrecks(self._folder, time.time(), but=self._built())
+        target = self._folder / name_for(f"{time.time_ns():x}")
         try:
             build_here(target)
         except BaseException as error:
@@ -251,20 +257,6 @@ class Cached:
         crashpoint("job.environment_built")
         _write_by_rename(self._current, target.name)
         return target
-
-    def _clear_wrecks(self) -> None:
-        """Remove what dead builders left; called under the lock, and careful even so."""
-        complete = self._ready()
-        for entry in os.scandir(self._folder):
-            host, _, rest = entry.name.rpartition(".")[0].rpartition(".")
-            if not entry.is_dir(follow_symlinks=False) or not rest.isdigit():
-                continue
-            if complete is not None and entry.name == complete.name:
-                continue
-            dead = host == os.uname().nodename and not Path("/proc", rest).exists()
-            if dead or time.time() - entry.stat().st_mtime > _WRECK_AGE:
-                with suppress(OSError):
-                    remove_tree(Path(entry.path))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -109,8 +109,13 @@ def test_an_environment_whose_interpreter_went_away_is_built_again(
 ) -> None:
     first = Cached(tmp_path).get(fake_build(tmp_path / "log"), events)
     (first / "bin" / "python").unlink()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    first = first.rename(first.with_name(f"{os.uname().nodename}.{dead.pid}.ab"))
+    (tmp_path / "current").write_text(first.name)
     second = Cached(tmp_path).get(fake_build(tmp_path / "log"), events)
     assert (second / "bin" / "python").exists()
+    assert first.is_dir(), "on other nodes the interpreter may be there, and jobs that use it"
 
 
 def test_a_lock_has_one_holder(tmp_path: Path) -> None:
