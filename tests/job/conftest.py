@@ -32,6 +32,13 @@ from hpcrunner.request.plan import (
 from hpcrunner.request.record import Record, record_from_json
 
 PATIENCE = 150.0
+# The job side, but that it looks as often as told whether somebody wants it to stop.
+LOOKS_OFTEN = """
+import runpy, sys
+from hpcrunner.job import stopwatch
+stopwatch.LOOK_EVERY = float(sys.argv.pop(1))
+runpy.run_module("hpcrunner.job", run_name="__main__")
+"""
 
 
 def tar_of(files: dict[str, str | bytes]) -> bytes:
@@ -52,6 +59,7 @@ class Node:
 
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    look_every: float = 0.0  # seconds between two looks at wishes to stop; 0: as users have it
 
     @property
     def batch(self) -> Path:
@@ -114,7 +122,10 @@ class Node:
 
     def start(self, index: int = 1, **environ: str) -> subprocess.Popen[bytes]:
         """Start the job side of a task; its output goes to the task's log."""
-        words = [sys.executable, "-I", "-m", "hpcrunner.job", str(self.batch), str(index)]
+        program = ["-c", LOOKS_OFTEN, str(self.look_every)]
+        if not self.look_every:
+            program = ["-m", "hpcrunner.job"]
+        words = [sys.executable, "-I", *program, str(self.batch), str(index)]
         return self._start(words, index, environ)
 
     def start_by_script(self, prologue: str) -> subprocess.Popen[bytes]:

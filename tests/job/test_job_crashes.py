@@ -161,6 +161,7 @@ def test_an_attempt_that_was_fenced_before_its_job_came_does_not_run(node: Node)
 def test_a_running_attempt_that_is_fenced_ends_and_saves_nothing(node: Node) -> None:
     script = "open('../modeldir/w', 'w').write('stale'); print('ready', flush=True)\n" + STUCK
     node.write(replace(node.script(script), record=node.location("k")))
+    node.look_every = 0.2
     process = node.start(SLURM_JOB_ID="7")
     node.wait_until(lambda: "ready" in node.log())
     fence(node.batch / "claims" / "1")
@@ -175,6 +176,7 @@ def test_a_run_whose_job_was_started_again_elsewhere_ends_and_leaves_no_word(nod
     """As when the scheduler cannot reach a host that goes on working."""
     script = "open('../modeldir/w', 'w').write('stale'); print('ready', flush=True)\n" + STUCK
     node.write(replace(node.script(script), record=node.location("k")))
+    node.look_every = 0.2
     process = node.start(SLURM_JOB_ID="7")
     node.wait_until(lambda: "ready" in node.log())
     there = Owner("elsewhere", 7, "7", 1, 0.0)

@@ -104,6 +104,7 @@ record["status"] = "stopped"
 open(path, "w").write(json.dumps(record))
 time.sleep(3600)
 """
+    node.look_every = 0.2
     node.run(with_results(node, node.script(script), retries=ONE_MORE))
     assert told(node)["status"] == "stopped"
     assert told(node)["time_finished"] > 0

@@ -169,6 +169,7 @@ time.sleep(3600)
     node.put("_status.tar", {"status.json": '{"key": "k", "status": "running"}'})
     work = node.script(script)
     work = replace(work, artifacts=(*work.artifacts, node.artifact("_status")))
+    node.look_every = 0.2
     record = node.run(work)
     assert (record.reason, record.text) == (Reason.CANCELLED, "stopped by the client")
     # It is the client's word, not a result of ours.
