@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -53,6 +54,19 @@ class Mount:
         """See the class."""
         kind = self.type.removeprefix("fuse.")
         return True if kind in _SHARED else False if kind in _OWN else None
+
+
+def says_full(error: OSError) -> bool:
+    """Whether it says that a file system has no room, or that a quota on it is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def one_nodes_own(path: Path) -> bool:
+    """Whether a path is on a type of file system that one machine has for itself.
+
+    Of types that nobody knows it is not said: what a site names for all its nodes is shared then.
+    """
+    return mount_of(path).shared is False
 
 
 def mount_of(path: Path) -> Mount:

@@ -37,6 +37,7 @@ from hpcrunner.images.bounds import IMAGE, MARK, make_room
 from hpcrunner.images.errors import FailedBefore, no_room
 from hpcrunner.images.look import sha256_of
 from hpcrunner.images.pull import QUIET, Pause, Tell, written_below
+from hpcrunner.mounts import says_full
 from hpcrunner.nodefolders import expand, private_folder, remove_tree
 from hpcrunner.request.faults import Fault, fault_of_reason
 from hpcrunner.request.plan import NodeSetup
@@ -169,16 +170,16 @@ class ImageCache:
         began = time.monotonic()
         self._tell("pulling", f"image {reference}: pulling")
         try:
-            with self._scratch(key) as scratch:
-                try:
+            try:
+                with self._scratch(key) as scratch:
                     image, size = self._keep(pull(scratch))
-                except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                        raise no_room(reference) from None
-                    raise
-            crashpoint("images.kept")
-            now = self._now()
-            _write(self.folder / f"{key}.json", _as_json(Entry(reference, image.name, now)))
+                crashpoint("images.kept")
+                now = self._now()
+                _write(self.folder / f"{key}.json", _as_json(Entry(reference, image.name, now)))
+            except OSError as error:
+                if says_full(error) or error.errno == errno.EFBIG:
+                    raise no_room(reference, self.folder) from None
+                raise
         except StorageError as error:
             if old is not None:
                 self._tell("image_kept", f"the image pulled before is used: {error.line()}")

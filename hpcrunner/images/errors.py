@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcrunner.mounts import one_nodes_own, says_full
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.units import format_bytes
 from hpcrunner.storage.contract import StorageError
@@ -21,6 +22,7 @@ _EXIT_CODES = {
     Reason.ARTIFACT_DENIED: 77,  # EX_NOPERM
     Reason.ARTIFACT_REFUSED: 65,  # EX_DATAERR
     Reason.JOB_SIDE_FAULT: 73,  # EX_CANTCREAT: the cache
+    Reason.NO_ROOM: 73,
 }
 
 
@@ -58,18 +60,25 @@ def too_large(where: str, largest: int) -> ImageUnusable:
     )
 
 
-def no_room(where: str) -> PullFailed:
-    """What is said where the cache's disk is full."""
+def no_room(where: str, folder: Path) -> PullFailed:
+    """What is said where the cache's disk is full; ``folder`` is the cache, or in it.
+
+    It is the node's fault only where the disk is the node's own: a full one that all nodes share
+    would be met on each of them in turn.
+    """
+    own = one_nodes_own(folder)
     return PullFailed(
-        "no room for it in the image cache",
+        "no room for it in the image cache" + (", on this node's own disk" if own else ""),
         where=where,
         remedy="make room for container.cache, or name another folder",
-        reason=Reason.JOB_SIDE_FAULT,
+        reason=Reason.JOB_SIDE_FAULT if own else Reason.NO_ROOM,
     )
 
 
 def cannot_be_used(folder: Path, error: OSError) -> PullFailed:
-    """What is said where the cache's folder cannot be made."""
+    """What is said where the cache's folder cannot be made, or nothing in it."""
+    if says_full(error):
+        return no_room(f"image cache {folder}", folder)
     return PullFailed(
         f"cannot be used ({error.strerror or type(error).__name__})",
         where=f"image cache {folder}",

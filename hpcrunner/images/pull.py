@@ -87,7 +87,7 @@ def pull(
     if code != 0 or not target.is_file():
         if pulled.bounded and (_LARGE_FILE.search(said) or -code == signal.SIGXFSZ):
             raise too_large(image.reference, setup.largest)
-        raise _failure(image.reference, code, said)
+        raise _failure(image.reference, code, said, scratch)
     return target
 
 
@@ -175,7 +175,7 @@ def _said(log: Path) -> str:
         return file.read().decode("utf-8", "replace")
 
 
-def _failure(reference: str, code: int, said: str) -> PullFailed:
+def _failure(reference: str, code: int, said: str, scratch: Path) -> PullFailed:
     lines = [line for line in said.splitlines() if re.match(r"\s*(FATAL|ERROR)", line)]
     line = (lines or said.splitlines() or [f"exit code {code}"])[-1]
     text = re.sub(r"\x1b\[[0-9;]*m|^\s*(FATAL|ERROR):?\s*", "", line)
@@ -183,7 +183,7 @@ def _failure(reference: str, code: int, said: str) -> PullFailed:
     text = _WRAPPED.sub("", " ".join(re.sub(r"\?[^\s\"']*", "", text).split()))[-400:]
     reason, remedy = Reason.STORE_UNREACHABLE, "is the registry reached from here?"
     if _NO_ROOM.search(said) or -code == signal.SIGXFSZ:
-        return no_room(reference)
+        return no_room(reference, scratch)
     if _OTHER_BYTES.search(text):
         remedy = "what came is not what its digest says"
     elif _NO_TOOL.search(text):

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from hpcrunner.images.cache import ImageCache, Mark, images_folder, key_of
-from hpcrunner.images.errors import ImageUnusable, PullFailed, cannot_be_used, too_large
+from hpcrunner.images.errors import ImageUnusable, PullFailed, cannot_be_used, no_room, too_large
 from hpcrunner.images.look import Found, look_at, sha256_of
 from hpcrunner.images.pull import Pause, Tell, pull
 from hpcrunner.images.store import fetch, no_image, query_of, version_of
 from hpcrunner.images.verify import public_keys, verify
+from hpcrunner.mounts import says_full
 from hpcrunner.request.image import ImageSetup, PlannedImage, changes
 from hpcrunner.request.plan import NodeSetup
 from hpcrunner.storage.contract import ArtifactNotFound
@@ -75,7 +76,12 @@ def ready_image(
     key = key_of(image.reference, version, image.digest, login, keys, *([query] if query else []))
     make = partial(_make, image, setup, environ=environ, tell=tell, pause=pause)
     refresh = setup.refresh if not version and changes(image.reference) else None
-    return str(cache.get(key, image.reference, make, refresh=refresh, anew=anew))
+    try:
+        return str(cache.get(key, image.reference, make, refresh=refresh, anew=anew))
+    except OSError as error:  # of a lock or a note, which want room too
+        if says_full(error):
+            raise no_room(image.reference, folder) from None
+        raise
 
 
 def _make(

@@ -76,7 +76,9 @@ def fetch(image: PlannedImage, scratch: Path, largest: int = 0) -> Path:
     except ArchiveRefused:
         raise no_image(image.reference) from None
     except DiskBudgetExceeded:
-        raise too_large(image.reference, largest) if bounded else no_room(image.reference) from None
+        if bounded:
+            raise too_large(image.reference, largest) from None
+        raise no_room(image.reference, scratch) from None
     inner = [path for path in (scratch / "unpacked").iterdir() if path.is_file()]
     if len(inner) != 1 or look_at(inner[0]) is not Found.IMAGE:
         raise no_image(image.reference)

@@ -44,6 +44,7 @@ from hpcrunner.job.save import Saver, Until, Upload
 from hpcrunner.job.stopper import StopAsked, Stopper
 from hpcrunner.job.stopwatch import STATUS, Source, status_artifact
 from hpcrunner.job.workspace import Workspace, keep_home, make_workspace
+from hpcrunner.mounts import one_nodes_own, says_full
 from hpcrunner.nodefolders import remove_tree
 from hpcrunner.request.accession import accession
 from hpcrunner.request.claim import Owner
@@ -409,4 +410,7 @@ def _fault(fault: Exception) -> Ending:
 
     traceback.print_exc()
     what = one_line(f"{type(fault).__name__}: {fault}")
+    full = isinstance(fault, OSError) and says_full(fault) and bool(fault.filename)
+    if full and not one_nodes_own(Path(fault.filename)):  # type: ignore[attr-defined]
+        return Ending(Reason.NO_ROOM, f"no room on a file system that the nodes share: {what}")
     return Ending(Reason.JOB_SIDE_FAULT, f"hpcrunner failed on the node: {what}")

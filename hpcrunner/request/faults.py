@@ -30,6 +30,7 @@ _INFRASTRUCTURE = frozenset(
         Reason.JOB_SIDE_FAULT,
         Reason.CONTAINER_FAILED,
         Reason.GPUS_MISSING,
+        Reason.NO_ROOM,
         Reason.STORE_UNREACHABLE,
         Reason.UPLOAD_FAILED,
         Reason.LOST,

@@ -24,6 +24,7 @@ class Reason(str, Enum):
     PAYLOAD_NOT_STARTED = "PAYLOAD_NOT_STARTED"  # no such file, interpreter or runtime
     CONTAINER_FAILED = "CONTAINER_FAILED"  # the node has no runtime, or it failed by itself
     GPUS_MISSING = "GPUS_MISSING"  # the node lacks the GPUs that the job asked for
+    NO_ROOM = "NO_ROOM"  # a file system that all nodes share is full, or a quota on it is
     UPLOAD_FAILED = "UPLOAD_FAILED"  # the payload ended well, its results did not get out
     JOB_SIDE_FAULT = "JOB_SIDE_FAULT"  # a fault of hpcrunner itself on the node
     # What the scheduler says.

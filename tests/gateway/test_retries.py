@@ -67,6 +67,9 @@ def test_the_next_attempt_keeps_off_a_node_that_was_at_fault_and_only_then() -> 
     assert decide(Reason.SCHEDULER_FAILED, spec=earlier).spec.exclude == ("n1", "n7")
     for reason in (Reason.PREEMPTED, Reason.STORE_UNREACHABLE, Reason.PAYLOAD_EXIT):
         assert decide(reason).spec.exclude == ()
+    # What all nodes share is as full on the next; it is waited for all the same.
+    assert decide(Reason.NO_ROOM).spec.exclude == ()
+    assert decide(Reason.NO_ROOM).infrastructure_failures == 1
     kept = Retries(exclude_nodes=False)
     assert decide(Reason.NODE_FAIL, policy=kept).spec.exclude == ()
 

@@ -19,6 +19,7 @@ import pytest
 from registry import Registry
 
 from hpcrunner.images.errors import ImageUnusable
+from hpcrunner.mounts import Mount
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.request.reasons import Reason
@@ -171,11 +172,26 @@ def test_a_tar_that_does_not_hold_one_image_is_refused(
     assert cache.files() == []
 
 
-@pytest.mark.parametrize("source", ["store", "oras", "docker"])
+@pytest.mark.parametrize(
+    ("source", "kind", "reason"),
+    [
+        ("store", "tmpfs", Reason.JOB_SIDE_FAULT),  # the node's own
+        ("oras", "tmpfs", Reason.JOB_SIDE_FAULT),
+        ("docker", "lustre", Reason.NO_ROOM),  # would be as full on the next node
+        ("store", "fuse.unheard-of", Reason.NO_ROOM),
+    ],
+)
 def test_a_full_disk_is_named_and_nothing_is_left_on_it(
-    request: pytest.FixtureRequest, tmp_path: Path, image_file: Make, source: str
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    image_file: Make,
+    source: str,
+    kind: str,
+    reason: Reason,
 ) -> None:
-    """The cache on a file system of two megabytes, and an image of more."""
+    """The cache on a file system of two megabytes, by whatever name, and an image of more."""
+    monkeypatch.setattr("hpcrunner.mounts.mount_of", lambda path: Mount("/", kind))
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     room = tmp_path / "room"
@@ -200,7 +216,8 @@ def test_a_full_disk_is_named_and_nothing_is_left_on_it(
         cache.folder = room
         with pytest.raises(StorageError, match="no room for it") as full:
             cache.get(image)
-        assert full.value.reason is Reason.JOB_SIDE_FAULT
+        assert (full.value.reason, full.value.exit_code) == (reason, 73)
+        assert ("this node's own" in full.value.line()) == (reason is Reason.JOB_SIDE_FAULT)
         assert cache.files() == []
         assert sum(p.stat().st_size for p in room.rglob("*") if p.is_file()) < 4096
     finally:

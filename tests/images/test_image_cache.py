@@ -234,13 +234,14 @@ def test_a_pull_that_stands_still_is_not_waited_for_for_ever(
         ("FATAL: ... dial tcp: lookup r.example: no such host", "STORE_UNREACHABLE"),
         ("FATAL: ... unexpected status 503 Service Unavailable", "STORE_UNREACHABLE"),
         ("FATAL: ... net/http: TLS handshake timeout", "STORE_UNREACHABLE"),
-        ("FATAL: ... write /x: no space left on device", "JOB_SIDE_FAULT"),
+        ("FATAL: ... write /x: no space left on device", "NO_ROOM"),
         ('FATAL: ... exec: "mksquashfs": executable file not found in $PATH', "CONTAINER_FAILED"),
         ("", "STORE_UNREACHABLE"),
     ],
 )
 def test_what_the_program_says_of_a_failure_is_its_reason(said: str, reason: str) -> None:
-    failure = _failure("docker://docker.io/library/x:1", 255, f"INFO: begins\n{said}\n")
+    proc = Path("/proc")  # of no type that is one machine's own
+    failure = _failure("docker://docker.io/library/x:1", 255, f"INFO: begins\n{said}\n", proc)
     assert failure.reason.value == reason
     assert failure.line().startswith("docker://docker.io/library/x:1: ")
     assert "\n" not in failure.line()
@@ -248,4 +249,4 @@ def test_what_the_program_says_of_a_failure_is_its_reason(said: str, reason: str
 
 def test_signed_addresses_do_not_show_in_a_failure() -> None:
     said = 'FATAL: ... Get "https://cdn.example/blob?Signature=s3cr3t&Expires=1": EOF'
-    assert "s3cr3t" not in _failure("docker://x", 255, said).line()
+    assert "s3cr3t" not in _failure("docker://x", 255, said, Path("/")).line()

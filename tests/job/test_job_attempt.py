@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hpcrunner.job.attempt import _fault
+from hpcrunner.mounts import Mount
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact
 from hpcrunner.request.reasons import Reason
@@ -469,3 +472,13 @@ print(*sorted(set(sys.modules) & {"logging", "asyncio", "ctypes", "tarfile", "so
     command = [sys.executable, "-I", "-c", code]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert said == ["hpcrunner", ""]
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("lustre", "NO_ROOM"), ("xfs", "JOB_SIDE_FAULT")])
+def test_a_full_disk_is_the_nodes_fault_where_it_is_the_nodes_own(
+    monkeypatch: pytest.MonkeyPatch, kind: str, reason: str
+) -> None:
+    monkeypatch.setattr("hpcrunner.mounts.mount_of", lambda path: Mount("/", kind))
+    ending = _fault(OSError(errno.EDQUOT, "Disk quota exceeded", "/cache/environments/lock"))
+    assert (ending.reason.value, "\n" in ending.text) == (reason, False)
+    assert "/cache/environments/lock" in ending.text
