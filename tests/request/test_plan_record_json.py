@@ -70,7 +70,7 @@ EXPERIMENTS = st.builds(
     retries=st.builds(RetriesLeft, st.integers(), st.integers(), NUMBERS, NUMBERS),
     image=st.none() | IMAGES,
 )
-IMAGE_SETUPS = st.builds(ImageSetup, TEXT, TEXT, st.integers(), MAYBE, TEXT, TEXTS)
+IMAGE_SETUPS = st.builds(ImageSetup, TEXT, TEXT, st.integers(), st.integers(), MAYBE, TEXT, TEXTS)
 SETUPS = st.builds(NodeSetup, TEXT, TEXT, PAIRS, MAYBE, NUMBERS, st.booleans(), images=IMAGE_SETUPS)
 PLANS = st.builds(Plan, TEXT, SETUPS, st.lists(EXPERIMENTS, max_size=3).map(tuple))
 RECORDS = st.builds(
