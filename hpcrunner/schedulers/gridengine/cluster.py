@@ -29,7 +29,7 @@ from hpcrunner.schedulers.gridengine import qacct, qdel, qstat
 from hpcrunner.schedulers.gridengine.environment import accounting_file, query_environment
 from hpcrunner.schedulers.gridengine.ledger import Ledger
 from hpcrunner.schedulers.gridengine.sightings import UNAVAILABLE, Health, sighting
-from hpcrunner.schedulers.gridengine.states import ZOMBIE, known
+from hpcrunner.schedulers.gridengine.states import known, over
 from hpcrunner.schedulers.listing import Listing
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class GridEngine:
     environment: Mapping[str, str] = field(default_factory=lambda: query_environment(os.environ))
     clock: Callable[[], float] = time.monotonic
     listing: Listing[qstat.LiveJob] = field(default_factory=Listing)
+    _letter: str = field(default=qstat.ENDED[0], repr=False)
     _ledger: Ledger = field(init=False, repr=False)
     _over_since: dict[Job, float] = field(default_factory=dict, repr=False)
     _notices: Notices = field(default_factory=lambda: Notices(log), repr=False)
@@ -122,7 +123,11 @@ class GridEngine:
         self.listing.clear()
 
     def _list(self) -> list[qstat.LiveJob]:
-        rows = qstat.parse(self._ask(qstat.argv(self.user)))
+        done = self._ask(qstat.argv(self.user, self._letter))
+        if qstat.knows_no_such_state(done):
+            self._letter = next(letter for letter in qstat.ENDED if letter != self._letter)
+            done = self._ask(qstat.argv(self.user, self._letter))
+        rows = qstat.parse(done)
         self._notices.over("qstat", "qstat answers again")
         for row in rows:
             if not known(row.word) and row.word not in self._told:
@@ -168,7 +173,7 @@ class GridEngine:
             ) from error
 
     def _over(self, row: qstat.LiveJob | None) -> bool:
-        return row is None or row.word == ZOMBIE
+        return row is None or over(row.word)
 
     def _watch(
         self, live: Mapping[Job, qstat.LiveJob] | None, accounts: qacct.Accounts | None
@@ -180,7 +185,7 @@ class GridEngine:
         self._over_since = {
             job: self._over_since.get(job, now)
             for job, row in live.items()
-            if row.word == ZOMBIE and accounts.find(job) is None
+            if over(row.word) and accounts.find(job) is None
         }
 
     def _lingers(self, job: Job) -> bool:

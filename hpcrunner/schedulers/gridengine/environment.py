@@ -39,10 +39,16 @@ def query_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def accounting_file(environment: Mapping[str, str]) -> Path | None:
-    """Where qacct reads, unless the site has set that otherwise; None without SGE_ROOT."""
+    """Where qacct reads, unless the site has set that otherwise; None without SGE_ROOT.
+
+    Open Cluster Scheduler writes lines of JSON, and reads the other file where there is none.
+    """
     root = environment.get("SGE_ROOT")
-    cell = environment.get("SGE_CELL") or "default"
-    return Path(root, cell, "common", "accounting") if root else None
+    if not root:
+        return None
+    file = Path(root, environment.get("SGE_CELL") or "default", "common", "accounting")
+    lines = file.with_name("accounting.jsonl")
+    return lines if lines.exists() else file
 
 
 def library_environment(environ: Mapping[str, str]) -> dict[str, str]:

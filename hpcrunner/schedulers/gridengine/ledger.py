@@ -115,7 +115,9 @@ class Ledger:
         self._since = since
 
     def _of_lines(self, lines: Collection[bytes]) -> Mapping[Job, AccountedJob]:
-        with tempfile.NamedTemporaryFile(prefix="hpcrunner-accounting-") as file:
+        with tempfile.NamedTemporaryFile(
+            prefix="hpcrunner-", suffix=self.file.name if self.file else ""
+        ) as file:
             file.writelines(lines)
             file.flush()
             return qacct.parse(self.ask(qacct.argv_of_file(self.user, file.name))).runs

@@ -22,10 +22,21 @@ SKEW = 3600  # s that this clock may be ahead of the master's
 _RULE = re.compile(r"^=+\s*$", re.MULTILINE)
 _OURS = re.compile(rf"{NAME_PREFIX}[0-9a-f]+", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
-_NONE = re.compile(r"^error: job (name|id) .* not found", re.MULTILINE)
+_NONE = re.compile(
+    r"^error: job (name|id) .* not found|^no jobs running since startup", re.MULTILINE
+)
 _SIZE = re.compile(r"([0-9.]+)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-_TIMES = ("%a %b %d %H:%M:%S %Y", "%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S")
+# Sun's and Son of Grid Engine; Univa and Altair; Open Cluster Scheduler.
+_TIMES = (
+    "%a %b %d %H:%M:%S %Y",
+    "%m/%d/%Y %H:%M:%S.%f",
+    "%m/%d/%Y %H:%M:%S",
+    "%Y-%m-%d %H:%M:%S.%f",
+)
+# Who "deletes" a job that reached a limit, or that will be started again: user@host.
+_DAEMONS = re.compile(r"(execd|qmaster)(@|$)")
+_NOBODY = ("NONE", "")
 _NEAR = 0.98  # a limit counts as reached a little below: usage is looked at now and then
 
 
@@ -82,7 +93,7 @@ def argv_of_file(user: str, file: str) -> list[str]:
 
 def parse(completed: Completed) -> Accounts:
     """Read the answer. Raises SchedulerUnavailable where qacct failed or printed another form."""
-    if completed.returncode != 0 and _NONE.search(completed.stderr):
+    if _NONE.search(completed.stderr if completed.stderr.strip() else completed.stdout[:200]):
         return Accounts()
     blocks = _RULE.split(completed.stdout)
     if completed.returncode != 0 or len(blocks) < 2:
@@ -96,7 +107,8 @@ def parse(completed: Completed) -> Accounts:
     runs = {}
     for block in blocks[1:]:
         columns = _columns(block)
-        if _OURS.fullmatch(columns.get("jobname", "")):
+        # A parallel job has a row for each part that it started elsewhere, too.
+        if _OURS.fullmatch(columns.get("jobname", "")) and columns.get("pe_taskid", "") in _NOBODY:
             run = _run(columns)
             runs[Job(run.job_id, run.name)] = run
     return Accounts(runs)
@@ -123,8 +135,9 @@ def _run(columns: Mapping[str, str]) -> AccountedJob:
             where="qacct",
             remedy="is qacct a wrapper script here?",
         )
+    by = columns.get("deleted_by", "")
     start, end = _time(columns.get("start_time", "")), _time(columns.get("end_time", ""))
-    asked = _asked(columns.get("category", ""))
+    asked = next(filter(None, (_asked(columns.get(name, "")) for name in _ASKED)), {})
     slots = _NUMBER.fullmatch(columns.get("slots", ""))
     memory = _size(columns.get("maxvmem", ""))
     limit = _size(asked.get("h_vmem", ""))
@@ -140,17 +153,21 @@ def _run(columns: Mapping[str, str]) -> AccountedJob:
         node=columns.get("hostname", ""),
         started_at=start,
         ended_at=end,
-        deleted=columns.get("deleted_by", "NONE") not in ("NONE", ""),
+        deleted=by not in _NOBODY and not _DAEMONS.match(by),
         over_time=None not in (start, end, allowed) and end - start >= allowed,  # type: ignore[operator]
         over_memory=bool(limit) and memory >= _NEAR * limit * int(slots[0] if slots else 1),
     )
 
 
-def _asked(category: str) -> dict[str, str]:
+# Where it stands what a job had asked for.
+_ASKED = ("category", "submit_cmd", "submit_cmd_line")
+
+
+def _asked(words: str) -> dict[str, str]:
     """The resources of ``-l h_rt=8,h_vmem=200M -pe smp 2``."""
     found = {}
-    for words in re.findall(r"-l (\S+)", category):
-        for word in words.split(","):
+    for resources in re.findall(r"-l (\S+)", words):
+        for word in resources.split(","):
             name, _, value = word.partition("=")
             found[name] = value
     return found

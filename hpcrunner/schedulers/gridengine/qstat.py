@@ -19,6 +19,7 @@ _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _STATE = re.compile(r"[A-Za-z]{1,8}", re.ASCII)
 # What XML cannot hold; other jobs of the user may be called anything.
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
+_NO_STATE = re.compile(r"(wrong|invalid).* (argument|option).*-s\b|argument to -s option")
 _COLUMNS = frozenset(
     {
         "JB_job_number",
@@ -51,12 +52,23 @@ class LiveJob:
         return self.base if self.task is None else f"{self.base}.{self.task}"
 
 
-def argv(user: str) -> tuple[str, ...]:
+# The letters of ``-s`` for jobs that are just over: zombies, or finished ones where there are no
+# zombies any more (Open Cluster Scheduler from 9.2 on).
+ENDED = ("z", "f")
+
+
+def argv(user: str, ended: str) -> tuple[str, ...]:
     """One query for all of the user's jobs: waiting, running, suspended, and just over.
 
-    ``-g d`` gives each task of an array a row.
+    ``-g d`` gives each task of an array a row. ``ended`` is one of ``ENDED``.
     """
-    return ("qstat", "-xml", "-g", "d", "-s", "prsz", "-u", user)
+    return ("qstat", "-xml", "-g", "d", "-s", f"prs{ended}", "-u", user)
+
+
+def knows_no_such_state(completed: Completed) -> bool:
+    """Whether it was refused for a letter of ``-s``."""
+    said = completed.stdout + completed.stderr
+    return completed.returncode != 0 and _NO_STATE.search(said) is not None
 
 
 def parse(completed: Completed) -> list[LiveJob]:

@@ -45,7 +45,7 @@ def sighting(
 
     ``lingers``: the job has been a zombie without an account for longer than accounting lags.
     """
-    if live is not None and live.word != states.ZOMBIE:
+    if live is not None and not states.over(live.word):
         return _of_live(live)
     if account is not None:
         seen = _of_account(account)

@@ -7,14 +7,20 @@ import re
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import JobState
 
-ZOMBIE = "z"
+# A job that is over and still listed; ``f`` where finished jobs are kept for a while instead.
+_OVER = frozenset({"z", "f"})
 # Any letter may stand beside others: ``hqw``, ``Eqw``, ``dRr``.
 _RUNNING = re.compile(r"[rtsST]")
 
 
+def over(word: str) -> bool:
+    """Whether a listed job has ended, however."""
+    return word in _OVER
+
+
 def state_of(word: str) -> JobState:
-    """Where a listed job stands; ``z``, one that is over, counts as completing."""
-    if word == ZOMBIE:
+    """Where a listed job stands; one that is over counts as completing."""
+    if over(word):
         return JobState.COMPLETING
     if "q" in word:
         return JobState.QUEUED
@@ -24,7 +30,7 @@ def state_of(word: str) -> JobState:
 
 def known(word: str) -> bool:
     """Whether a state word has a letter that we can place."""
-    return word == ZOMBIE or "q" in word or _RUNNING.search(word) is not None
+    return over(word) or "q" in word or _RUNNING.search(word) is not None
 
 
 def pending(word: str) -> str:
