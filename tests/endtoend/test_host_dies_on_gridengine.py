@@ -59,7 +59,7 @@ class Cell:
         """A host that is not heard of is unknown, and jobs with -r y waiting again, in seconds."""
         before = self.ask("qconf", "-sconf", "global")
         # The master looks every 15 seconds.
-        changed = re.sub(r"(?m)^(max_unheard +).*", r"\g<1>00:00:05", before)
+        changed = re.sub(r"(?m)^(max_unheard +).*", r"\g<1>00:00:12", before)
         changed = re.sub(r"(?m)^(reschedule_unknown +).*", r"\g<1>00:00:02", changed)
         try:
             self._configure(folder / "global", changed)
@@ -127,7 +127,7 @@ def test_an_experiment_whose_host_died_runs_again_once(
         finally:
             for gateway in running:
                 gateway.terminate()
-                gateway.wait(60)
+                gateway.wait(120)
         (again,), (restarted,) = (flow.status(flow.status()[0]["key"]) for flow in flows)
         assert (again["state"], again["attempt"]) == ("SUCCEEDED", 2), by_gateway.log()
         (first,) = again["attempts"]

@@ -40,7 +40,7 @@ else:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     while not condition():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.02)
