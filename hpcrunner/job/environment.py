@@ -82,9 +82,16 @@ def prepare_python(
     cache = cache_folder(setup, environ)
 
     def build_now(target: Path) -> bool:
-        tools = builder_environment(environ, settings, cache)
         log, wheels = workspace.runner / LOG_NAME, experiment.wheels
-        return build(target, interpreter, phases, tools, log, wheels=wheels)
+        # Installers that are killed leave what they had in there, and /tmp outlives the job.
+        temporary = workspace.runner / "build"
+        temporary.mkdir(mode=0o700)
+        try:
+            tools = builder_environment(environ, settings, cache) | {"TMPDIR": str(temporary)}
+            return build(target, interpreter, phases, tools, log, wheels=wheels)
+        finally:
+            with suppress(OSError):
+                remove_tree(temporary)
 
     folder = environment_folder(cache, environment_key(interpreter, phases, settings))
     venv = cached_environment(folder, interpreter.path, build_now, events)

@@ -1,5 +1,7 @@
 """Fuzz one target, guided by coverage. Needs atheris.
 
+libFuzzer ends its process without returning, so it runs in a child, and we remove what we made.
+
     python tests/fuzz/fuzz.py TARGET [CORPUS FOLDER] [libFuzzer's options]
 
 Without a folder the corpus is the seeds' alone and nothing is kept. See tests/fuzz/README.md.
@@ -7,6 +9,8 @@ Without a folder the corpus is the seeds' alone and nothing is kept. See tests/f
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +27,7 @@ with atheris.instrument_imports(include=["hpcrunner", "tarfile", "jsonpatch", "j
 BOUNDS = ("-timeout=20", "-rss_limit_mb=1500", "-max_len=65536")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     name, *options = arguments
     target = TARGETS[name]
     with tempfile.TemporaryDirectory(prefix="fuzz-corpus") as made:
@@ -37,10 +41,13 @@ def main(arguments: list[str]) -> None:
         rest = [option for option in options if option.startswith("-")]
         corpus = folders or [str(Path(made, "new"))]
         Path(corpus[0]).mkdir(parents=True, exist_ok=True)
-        atheris.Setup(
-            [sys.argv[0], *BOUNDS, f"-dict={dictionary}", *rest, *corpus, str(seeds)], target
-        )
-        atheris.Fuzz()
+        words_of_it = [*BOUNDS, f"-dict={dictionary}", *rest, *corpus, str(seeds)]
+        child = os.fork()
+        if child == 0:
+            atheris.Setup([sys.argv[0], *words_of_it], target)
+            atheris.Fuzz()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it too, and says how far it is
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _quoted(word: bytes) -> str:
@@ -48,4 +55,4 @@ def _quoted(word: bytes) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(abs(main(sys.argv[1:])))

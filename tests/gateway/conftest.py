@@ -355,7 +355,10 @@ class Login:
             process.wait()
 
     def _env(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
+        tmp = self.folder / "tmp"  # what is killed leaves here what it had
+        tmp.mkdir(exist_ok=True)
+        tmp.chmod(0o777)
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "TMPDIR": str(tmp)}
 
 
 def until(holds: Callable[[], Any], told: Callable[[], object] = str, seconds: float = 150) -> Any:

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -73,7 +74,12 @@ def build(
     log.touch(mode=0o600)
     try:
         try:
-            pins = _Build(wanted, made, work, environ, stopped).all()
+            # pip is killed where it must end, and leaves what it had in there.
+            with tempfile.TemporaryDirectory(
+                prefix="hpcrunner-wheels-", dir=environ.get("TMPDIR"), ignore_cleanup_errors=True
+            ) as temporary:
+                private = {**environ, "TMPDIR": temporary}
+                pins = _Build(wanted, made, work, private, stopped).all()
         except InstallerFailed as error:
             raise EnvironmentFailed(
                 str(error),
