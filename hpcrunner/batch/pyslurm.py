@@ -7,7 +7,7 @@ told to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hpcrunner.batch.batch import Batch
@@ -83,7 +83,7 @@ def job_description(batch: Batch, site: Site) -> dict[str, Any]:
     return made
 
 
-def pyslurm_refuses(words: tuple[str, ...]) -> tuple[str, ...]:
+def pyslurm_refuses(words: Iterable[str]) -> tuple[str, ...]:
     """Those of these directives that pyslurm cannot carry."""
     return tuple(w for w in words if not _known(Directive(*split_directive(w))))
 

@@ -17,7 +17,6 @@ from hpcrunner.request.units import format_bytes, format_duration
 from hpcrunner.schedulers.command import CommandFailed
 from hpcrunner.sites.site import Site
 
-LEAST_PYTHON = (3, 10)
 _LEAST_PROCESSES, _LEAST_FILES, _LEAST_SPACE = 64, 256, 4 << 30
 _TELL = (
     "import json, sys, platform, hpcrunner; "

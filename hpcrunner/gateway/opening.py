@@ -142,9 +142,9 @@ def look_inside(body: bytes, keys: Keyring) -> Request:
             remedy="give --encrypt-dir",
             reason=Reason.REJECTED,
         )
-    from hpcrunner.request.seal import unseal_with
+    from hpcrunner.request.seal import unseal
 
-    request = parse_message(unseal_with(message.payload, keys.requests.usable()))
+    request = parse_message(unseal(message.payload, keys.requests.usable()))
     if isinstance(request, SealedRequest):
         raise RequestError(
             "a sealed message inside another", where="message.payload", remedy="seal it once"

@@ -113,12 +113,3 @@ class RabbitPublisher:
             return False
         channel.close()
         return True
-
-
-def publish_request(url: str, queue: str, body: bytes, *, persistent: bool = False) -> None:
-    """Publish one request (JSON bytes) to a queue, made where it is not there.
-
-    Raises QueueUnavailable, or OptionInvalid for a bad URL.
-    """
-    with RabbitPublisher(url, persistent=persistent) as publisher:
-        publisher.publish(queue, body)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hpcrunner.request.errors import RequestError
 from hpcrunner.request.model import Request, Resources, SealedRequest
 from hpcrunner.request.parse import parse_message
-from hpcrunner.request.seal import unseal_with
+from hpcrunner.request.seal import unseal
 from hpcrunner.request.signature import SignatureRefused, verify
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def open_envelope(
             "missing", where="message.fingerprint", remedy="a sealed message must be signed"
         )
     verify(sealed.payload, sealed.signature, signer)
-    clear = unseal_with(sealed.payload, keys)
+    clear = unseal(sealed.payload, keys)
     request = parse_message(clear)
     if isinstance(request, SealedRequest):
         raise RequestError(

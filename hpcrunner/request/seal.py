@@ -44,12 +44,7 @@ def seal(plaintext: bytes, recipient: RSAPublicKey) -> str:
     return f"{_encoded(sealed_key)},{_encoded(box)}"
 
 
-def unseal(payload: str, key: RSAPrivateKey) -> bytes:
-    """What was sealed for ``key``. Raises NotForThisKey, or SealError for what is no seal."""
-    return unseal_with(payload, [key])
-
-
-def unseal_with(payload: str, keys: list[RSAPrivateKey]) -> bytes:
+def unseal(payload: str, keys: list[RSAPrivateKey]) -> bytes:
     """What was sealed for one of ``keys``, tried in turn: a seal does not say which it is for.
 
     Raises NotForThisKey, or SealError for what is no seal.

@@ -108,7 +108,7 @@ def seal_text(data: bytes) -> None:
     """A payload and a signature as texts."""
     payload, _, signature = data.decode("utf-8", "surrogateescape").partition("\n")
     with suppress(SealError):
-        unseal(payload, KEY)
+        unseal(payload, [KEY])
     with suppress(SignatureRefused):
         verify(payload, signature, SIGNS)
 

@@ -19,6 +19,7 @@ import pytest
 from registry import Registry, running_registry
 
 from dev.queue_servers import free_port
+from hpcrunner.crashpoint import IMAGE_POINTS
 from hpcrunner.images.cache import cached_images
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.reasons import Reason
@@ -195,7 +196,7 @@ def test_whoever_dies_in_a_pull_leaves_nothing_that_counts(
     repository = name()
     registry.push_sif(f"{repository}:1", busybox)
     reference = f"oras://{registry.host}/{repository}:1"
-    for point in ("images.pulled", "images.kept"):
+    for point in IMAGE_POINTS:
         crash = f"{point}:1:{tmp_path}"
         assert puller(pulling, registry.host, reference, HPCRUNNER_CRASH=crash).wait(150) == -9
     image = pulling.get(reference)

@@ -207,7 +207,7 @@ def test_a_key_that_is_made_is_read_and_is_nobody_else_s(tmp_path: Path) -> None
     assert made.parent.stat().st_mode & 0o777 == 0o700
     (key,) = read(tmp_path / "message").usable()
     assert key.key_size == 4096
-    assert unseal(seal(b"x", load_public_rsa(public.read_bytes())), key) == b"x"
+    assert unseal(seal(b"x", load_public_rsa(public.read_bytes())), [key]) == b"x"
     before = made.read_bytes()
     with pytest.raises(KeyInvalid, match="already"):
         make_request_key(tmp_path / "message")

@@ -13,7 +13,7 @@ import pytest
 from hpcrunner.queues.amqp import EXCHANGE
 from hpcrunner.queues.contract import Delivery, QueueUnavailable
 from hpcrunner.queues.rabbitmq import RabbitSource
-from hpcrunner.queues.rabbitmq_publish import RabbitPublisher, publish_request
+from hpcrunner.queues.rabbitmq_publish import RabbitPublisher
 
 if TYPE_CHECKING:
     from conftest import Clock, Lab
@@ -428,17 +428,17 @@ def test_requests_are_published_as_the_released_client_does(lab: Lab) -> None:
 def test_a_queue_made_by_somebody_else_serves_as_it_is(lab: Lab) -> None:
     channel = lab.publisher._connection.channel()
     channel.queue_declare("rmq_a", durable=True, arguments={"x-max-length": 5})
-    publish_request(lab.url, "rmq_a", json.dumps({"experiment": {}}).encode())
+    lab.publisher.publish("rmq_a", json.dumps({"experiment": {}}).encode())
     assert lab.ready("rmq_a") == 1
 
 
 def test_a_refused_publisher_says_why_and_no_secret(lab: Lab) -> None:
     with pytest.raises(QueueUnavailable) as refused:
-        publish_request(lab.url_of(lab.user, "s3cret"), "rmq_a", b"{}")
+        RabbitPublisher(lab.url_of(lab.user, "s3cret"))
     assert "login was refused" in refused.value.line()
     assert "s3cret" not in refused.value.line()
     with pytest.raises(QueueUnavailable, match="refused"):
-        publish_request(f"amqp://{lab.host}:1", "rmq_a", b"{}")
+        RabbitPublisher(f"amqp://{lab.host}:1")
 
 
 def test_publishing_to_a_queue_deleted_meanwhile_is_an_error_and_not_silence(lab: Lab) -> None:

@@ -147,7 +147,7 @@ class Desk:
             method, _, body = channel.basic_get(queue, auto_ack=True)
             if method is None:
                 break
-            found.append(json.loads(unseal(body.decode(), self.key)))
+            found.append(json.loads(unseal(body.decode(), [self.key])))
         channel.close()
         return found
 

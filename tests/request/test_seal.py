@@ -21,7 +21,6 @@ from hpcrunner.request.seal import (
     SealError,
     seal,
     unseal,
-    unseal_with,
 )
 
 REQUESTS = Path(__file__).parents[1] / "data" / "requests"
@@ -38,12 +37,12 @@ def flipped(text: str, part: int, byte: int) -> str:
 def test_what_is_sealed_is_what_is_unsealed(size: int) -> None:
     plaintext = os.urandom(size)
     key = client.rsa_key()
-    assert unseal(seal(plaintext, key.public_key()), key) == plaintext
+    assert unseal(seal(plaintext, key.public_key()), [key]) == plaintext
 
 
 def test_a_message_sealed_by_the_format_alone_is_opened() -> None:
     key = client.rsa_key()
-    assert unseal(client.sealed(b"Hello World!", key.public_key()), key) == b"Hello World!"
+    assert unseal(client.sealed(b"Hello World!", key.public_key()), [key]) == b"Hello World!"
 
 
 def test_our_seal_is_opened_by_the_format_alone() -> None:
@@ -67,7 +66,7 @@ def test_pem_of_both_kinds_seals_and_opens(bits: int) -> None:
     assert public.startswith(b"-----BEGIN RSA PUBLIC KEY-----")
     plaintext = os.urandom(256)
     sealed = seal(plaintext, load_public_rsa(public))
-    assert unseal(sealed, load_private_rsa(private)) == plaintext
+    assert unseal(sealed, [load_private_rsa(private)]) == plaintext
 
 
 @pytest.mark.parametrize("part", [0, 1])
@@ -75,7 +74,7 @@ def test_pem_of_both_kinds_seals_and_opens(bits: int) -> None:
 def test_one_altered_bit_anywhere_and_it_does_not_open(part: int, byte: int) -> None:
     key = client.rsa_key()
     with pytest.raises(NotForThisKey):
-        unseal(flipped(seal(b"x" * 64, key.public_key()), part, byte), key)
+        unseal(flipped(seal(b"x" * 64, key.public_key()), part, byte), [key])
 
 
 def test_a_secret_key_with_one_altered_bit_does_not_open_it() -> None:
@@ -86,7 +85,7 @@ def test_a_secret_key_with_one_altered_bit_does_not_open_it() -> None:
     secret[7] ^= 1
     first = base64.b64encode(key.public_key().encrypt(bytes(secret), client.oaep())).decode()
     with pytest.raises(NotForThisKey):
-        unseal(f"{first},{second}", key)
+        unseal(f"{first},{second}", [key])
 
 
 def test_a_sealed_key_of_another_length_is_refused() -> None:
@@ -95,15 +94,15 @@ def test_a_sealed_key_of_another_length_is_refused() -> None:
     for length in (0, 31, 33):
         first = key.public_key().encrypt(b"k" * length, client.oaep())
         with pytest.raises(NotForThisKey):
-            unseal(f"{base64.b64encode(first).decode()},{second}", key)
+            unseal(f"{base64.b64encode(first).decode()},{second}", [key])
 
 
 def test_of_several_keys_the_one_it_was_sealed_for_opens_it() -> None:
     keys = [client.rsa_key(0), client.rsa_key(1), client.rsa_key(bits=4096)]
     for key in keys:
-        assert unseal_with(seal(b"x", key.public_key()), keys) == b"x"
+        assert unseal(seal(b"x", key.public_key()), keys) == b"x"
     with pytest.raises(NotForThisKey):
-        unseal_with(seal(b"x", keys[0].public_key()), keys[1:])
+        unseal(seal(b"x", keys[0].public_key()), keys[1:])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_of_several_keys_the_one_it_was_sealed_for_opens_it() -> None:
 )
 def test_what_is_no_seal_is_one_clear_error(text: str, said: str) -> None:
     with pytest.raises(SealError) as refused:
-        unseal(text, client.rsa_key())
+        unseal(text, [client.rsa_key()])
     assert said in refused.value.line()
     assert "abcd" not in refused.value.line()
 
@@ -138,7 +137,7 @@ def test_the_captured_message_is_a_seal_but_not_for_us() -> None:
     bits = 8 * len(base64.b64decode(captured["payload"].split(",")[0]))
     assert bits in (2048, 3072, 4096)
     with pytest.raises(NotForThisKey):
-        unseal(captured["payload"], client.rsa_key(bits=bits))
+        unseal(captured["payload"], [client.rsa_key(bits=bits)])
 
 
 def test_public_keys_are_read_in_every_form_that_tools_write() -> None:

@@ -43,15 +43,15 @@ FILES = [
 @given(st.binary(max_size=5000))
 @settings(max_examples=50, deadline=None)
 def test_every_plaintext_comes_out_as_it_went_in(plaintext: bytes) -> None:
-    assert unseal(seal(plaintext, PUBLIC), KEY) == plaintext
-    assert unseal(client.sealed(plaintext, PUBLIC), KEY) == plaintext
+    assert unseal(seal(plaintext, PUBLIC), [KEY]) == plaintext
+    assert unseal(client.sealed(plaintext, PUBLIC), [KEY]) == plaintext
 
 
 @given(ANY_TEXT | st.tuples(BASE64, BASE64).map(",".join), ANY_TEXT | BASE64)
 @settings(max_examples=60, deadline=None)
 def test_no_text_is_a_seal_or_a_signature_by_chance(payload: str, signature: str) -> None:
     try:
-        unseal(payload, KEY)
+        unseal(payload, [KEY])
         raise AssertionError("a seal was made up")
     except SealError as error:
         assert "\n" not in error.line()
@@ -73,7 +73,7 @@ def test_a_seal_altered_anywhere_does_not_open(data: Any) -> None:
     altered = SEALED[:at] + new + SEALED[at + 1 :]
     parts = [base64.b64decode(part, validate=False) for part in SEALED.split(",")]
     try:
-        unseal(altered, KEY)
+        unseal(altered, [KEY])
     except (SealError, NotForThisKey):
         return
     # Only bits that base64 leaves over may have changed.

@@ -14,6 +14,8 @@ import pytest
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.drmaa import NativeRefused
 from hpcrunner.batch.pyslurm import job_description, pyslurm_refuses
+from hpcrunner.doctor.finding import Verdict
+from hpcrunner.doctor.slurm import library
 from hpcrunner.schedulers.backend import Backend
 from hpcrunner.schedulers.command import Completed
 from hpcrunner.schedulers.contract import (
@@ -260,6 +262,17 @@ def test_each_dialect_of_gpus_has_its_attribute(
     made = job_description(make_batch("ab", gpus=2, gpu_type="a100"), site)
     told = {k: v for k, v in made.items() if "gp" in k or "gres" in k}
     assert told == ({"gpus": "a100:2"} if syntax == "gpus" else {"gres_per_node": "gpu:a100:2"})
+
+
+def test_the_doctor_names_what_pyslurm_cannot_carry(
+    python: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "Slurm", lambda: slurm)
+    keys = {"scheduler": "pyslurm", "pyslurm": {"python": str(python.parent / "python")}}
+    parts = [{"name": "gpu", "directives": ["--hint=nomultithread"]}]
+    found = library.judge_backend(Site.model_validate({**keys, "partitions": parts}), "22.05.8")
+    assert (found.verdict, "--hint=nomultithread" in found.what) == (Verdict.FAULT, True)
+    assert library.judge_backend(Site.model_validate(keys), "22.05.8").verdict is Verdict.OK
 
 
 def test_what_pyslurm_cannot_carry_is_refused_by_name(make_batch: Callable[..., Batch]) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcrunner.batch.pyslurm import pyslurm_refuses
 from hpcrunner.doctor.finding import Finding, fault, of_error, ok, warning
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.schedulers.choose import hello_of, library_of
@@ -47,6 +48,12 @@ def judge_backend(site: Site, slurm: str) -> Finding:
             open_pyslurm(site, Slurm()).close()
         except HpcrunnerError as error:
             return of_error("pyslurm", error)
+        words = [*site.directives]
+        words += [word for part in site.partitions for word in part.directives]
+        words += [word for rule in site.rules for word in rule.directives]
+        if refused := pyslurm_refuses(words):
+            text = f"cannot carry {'; '.join(refused)}: such jobs would be refused"
+            return fault("pyslurm", text, "directives", "take them out, or set scheduler: sbatch")
         return ok("pyslurm", "loads, and fits the cluster's Slurm")
     if site.scheduler == "sbatch":
         return ok("drmaa", "not wanted: jobs go through sbatch")

@@ -16,13 +16,17 @@ NODES = ("scontrol", "--all", "--oneliner", "show", "node")
 
 # A value may hold blanks (OS, Reason, Comment); it ends where the next name begins.
 _PAIR = re.compile(r"([A-Za-z][A-Za-z_:/()]*)=(.*?)(?=\s+[A-Z][A-Za-z_:/()]*=|\s*$)")
-_UNUSABLE = ("DOWN", "DRAIN", "FAIL", "FUTURE", "UNKNOWN", "POWERED_DOWN", "NOT_RESPONDING")
+# A node that saves power (POWERED_DOWN) is started for the job that needs it.
+_UNUSABLE = ("DOWN", "DRAIN", "FAIL", "FUTURE", "UNKNOWN", "NOT_RESPONDING")
 _NOTHING = frozenset({"", "(null)", "N/A", "none", "NONE", "UNLIMITED", "ALL", "INFINITE"})
 
 
 @dataclass(frozen=True, slots=True)
 class RealPartition:
-    """A partition as it is. Empty tuples: anybody. ``max_time`` in seconds, None without end."""
+    """A partition as it is. Empty tuples: anybody. ``max_time`` in seconds, None without end.
+
+    ``max_memory`` in bytes of one node, None for all of it; ``min_nodes`` of each job.
+    """
 
     name: str
     up: bool = True
@@ -30,20 +34,23 @@ class RealPartition:
     hidden: bool = False
     root_only: bool = False
     max_time: int | None = None
-    default_time: int | None = None
     max_cpus: int | None = None
+    max_memory: int | None = None
+    min_nodes: int = 0
     allow_accounts: tuple[str, ...] = ()
     deny_accounts: tuple[str, ...] = ()
     allow_groups: tuple[str, ...] = ()
     allow_qos: tuple[str, ...] = ()
     deny_qos: tuple[str, ...] = ()
     whole_nodes: bool = False
-    default_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RealNode:
-    """A node as it is: what jobs can have of it. Memory in bytes; GPUs by type ("" for none)."""
+    """A node as it is: what jobs can have of it. GPUs by type ("" for none).
+
+    Memory in bytes; 0 where Slurm was told none and therefore counts none.
+    """
 
     name: str
     partitions: tuple[str, ...] = ()
@@ -104,18 +111,15 @@ def _partition(pairs: Mapping[str, str]) -> RealPartition:
         hidden=pairs.get("Hidden") == "YES",
         root_only=pairs.get("RootOnly") == "YES",
         max_time=_time(pairs.get("MaxTime", "")),
-        default_time=_time(pairs.get("DefaultTime", "")),
         max_cpus=_number(pairs.get("MaxCPUsPerNode", "")),
+        max_memory=(_number(pairs.get("MaxMemPerNode", "")) or 0) * MIB or None,
+        min_nodes=_number(pairs.get("MinNodes", "")) or 0,
         allow_accounts=_names(pairs.get("AllowAccounts", "")),
         deny_accounts=_names(pairs.get("DenyAccounts", "")),
         allow_groups=_names(pairs.get("AllowGroups", "")),
         allow_qos=_names(pairs.get("AllowQos", "")),
         deny_qos=_names(pairs.get("DenyQos", "")),
         whole_nodes=share.startswith("EXCLUSIVE"),
-        default_memory=any(
-            pairs.get(name, "UNLIMITED") not in _NOTHING
-            for name in ("DefMemPerNode", "DefMemPerCPU")
-        ),
     )
 
 
@@ -125,6 +129,7 @@ def _node(pairs: Mapping[str, str]) -> RealNode:
         _number(pairs.get("ThreadsPerCore", "")) or 1
     )
     memory = _number(pairs.get("RealMemory", "")) or 0
+    memory = 0 if memory == 1 else memory  # slurm.conf names none
     state = pairs.get("State", "UNKNOWN").rstrip("*~#!%$@^-")
     return RealNode(
         name=pairs["NodeName"],
