@@ -5,54 +5,21 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import os
-import shutil
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import ARTIFACTS, KEYS, s3_server, server, tool
 
 from dev.queue_servers import free_port
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
 
-KEYS = AwsCredentials("access", "s3cr3t-key")
-BUCKET = "artifacts"
-
-
-@contextlib.contextmanager
-def server(argv: list[str], port: int, log: Path, **environ: str) -> Iterator[None]:
-    """A server process until the context is left; ready when its port is."""
-    env = {**os.environ, **environ}
-    with log.open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, env=env) as process:
-        try:
-            until = time.monotonic() + 120
-            while True:
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < until, log.read_text()
-                time.sleep(0.05)
-            yield
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def tool(name: str) -> str:
-    """A command of this environment."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed: pip install 'hpcrunner[dev]'")
-    return found
+BUCKET = ARTIFACTS
 
 
 @dataclass(frozen=True)
@@ -70,18 +37,8 @@ class S3:
 @contextlib.contextmanager
 def rclone_server(root: Path, *options: str) -> Iterator[S3]:
     """``rclone serve s3`` over a folder, with more options: ``--cert`` makes it https."""
-    folder = root / "buckets" / BUCKET
-    folder.mkdir(parents=True)
-    port = free_port()
-    argv = [tool("rclone"), "serve", "s3", str(root / "buckets"), "--addr", f"127.0.0.1:{port}"]
-    # Not 0s: rclone then turns in a circle for ever, on a whole CPU.
-    argv += ["--config", "/dev/null", "--dir-cache-time", "9ms", "--cache-dir", str(root / "cache")]
-    argv += options
-    # One entry of a CSV list, so its comma needs the quotes.
-    auth = f'"{KEYS.access_key},{KEYS.secret_access_key}"'
-    with server(argv, port, root / "log", RCLONE_AUTH_KEY=auth, HOME=str(root)):
-        scheme = "https" if "--cert" in options else "http"
-        yield S3(f"{scheme}://127.0.0.1:{port}", folder)
+    with s3_server(root, *options) as made:
+        yield S3(made.endpoint, made.buckets / BUCKET)
 
 
 @pytest.fixture(scope="session")
