@@ -24,6 +24,7 @@ from hpcrunner.doctor.node import (
     judge_probe,
 )
 from hpcrunner.doctor.probe import Probe, cpu_spec, gpu_spec, probe_folder, run_probes
+from hpcrunner.doctor.runtimes import judge_runtime
 from hpcrunner.doctor.slurm.cluster import TRAPS
 from hpcrunner.doctor.slurm.round import ask_cluster, serves
 from hpcrunner.doctor.stores import judge_stores, location
@@ -149,7 +150,7 @@ def _container(work: _Round) -> Iterator[Finding]:
     version = work.edge.first_line([found, "--version"]) if found else ""
     missing = "is not there" if not found else "does not start"
     if version:
-        yield ok("container", version, found)
+        yield from judge_runtime("container", version, work.site, found or "", runs_here=False)
     elif container.pull == "gateway":
         remedy = "images are pulled here (container.pull): give container.program"
         yield fault("container", f"{program} {missing}", "this host", remedy)

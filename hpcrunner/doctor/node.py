@@ -8,6 +8,7 @@ from hpcrunner import __version__
 from hpcrunner.doctor.finding import Finding, fault, ok, warning
 from hpcrunner.doctor.folders import judge_skew
 from hpcrunner.doctor.probe import Seen
+from hpcrunner.doctor.runtimes import judge_runtime
 from hpcrunner.doctor.stores import shown
 from hpcrunner.request.probe import CommandSeen, FolderSeen, ProbeReport
 from hpcrunner.request.units import format_bytes
@@ -119,7 +120,7 @@ def judge_command(seen: CommandSeen, site: Site, where: str) -> Iterator[Finding
     runtime = site.container.program or site.container.runtime
     if seen.name == CONTAINER_VERSION:
         if seen.code == 0:
-            yield ok("node.container", seen.line, where)
+            yield from judge_runtime("node.container", seen.line, site, where, runs_here=True)
         else:
             yield fault(
                 "node.container",

@@ -45,6 +45,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _UNBINDABLE = re.compile(r'[:,"\\\x00-\x1f\x7f]')
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _HOST_PATH = "%PATH%"
+_NVIDIA, _DEVICES = "--nv", "NVIDIA_VISIBLE_DEVICES"
 
 _REMARK = re.compile(r"(INFO|WARNING|ERROR)\s*:")
 _FATAL = re.compile(r"FATAL:\s+(.*)")
@@ -181,7 +182,12 @@ class Container:
         binds = [str(self.workspace.root)]
         binds += [f"{bindable(python.venv)}:{python.venv}:ro"] if python.venv else []
         line = self.line(self.file, _payloads(self.workspace), binds)
-        return [*line, *command], self.runtimes_environment()
+        environment = self.runtimes_environment()
+        if _NVIDIA in self.words:
+            # Read by the runtime itself where it leaves the devices to nvidia-container-cli, by
+            # its settings or --nvccli: isolated containers would get none without.
+            environment[_DEVICES] = inside.get(_DEVICES) or "all"
+        return [*line, *command], environment
 
     @property
     def file(self) -> Path:

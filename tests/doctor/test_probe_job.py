@@ -389,6 +389,12 @@ def test_an_order_with_a_stores_keys_is_private(site: Site, tmp_path: Path) -> N
             "does not start (No such file)",
         ),
         (
+            {"commands": (CommandSeen("container version", 0, "apptainer version 1.0.3"),)},
+            "node.container",
+            "fault",
+            "does not know --no-eval",
+        ),
+        (
             {"commands": (CommandSeen("container exec", 255, "FATAL: no image"),)},
             "node.container",
             "fault",

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpcrunner.batch.container import exec_words
+from hpcrunner.job.container import Container as InContainer
 from hpcrunner.job.container import (
     as_signal,
     failure_of,
     inside_variables,
     write_variables,
 )
-from hpcrunner.job.payload import PayloadNotStarted
+from hpcrunner.job.events import Events
+from hpcrunner.job.payload import PayloadNotStarted, PythonHome, payload_environment
 from hpcrunner.job.process import descendants
+from hpcrunner.job.workspace import Workspace
 from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import ContainerSetup, PlannedExperiment
@@ -383,6 +386,42 @@ def test_the_path_inside_is_the_images_with_what_is_added() -> None:
     }
     assert inside_variables({"PATH": "/only"}, "/venv")[0]["PATH"] == "/venv/bin:/only"
     assert inside_variables({}) == ({}, ())
+
+
+@pytest.mark.parametrize(
+    ("option", "job", "runtimes"),
+    [
+        ("--nv", {"SLURM_JOB_GPUS": "2,3", "CUDA_VISIBLE_DEVICES": "0,1"}, "0,1"),
+        ("--nv", {"SLURM_JOB_GPUS": "2", "CUDA_VISIBLE_DEVICES": "MIG-4a"}, "MIG-4a"),
+        ("--nv", {}, "all"),  # nobody says which; the job's cgroup does
+        ("--rocm", {"SLURM_JOB_GPUS": "2,3", "ROCR_VISIBLE_DEVICES": "0,1"}, None),
+        ("--userns", {}, None),
+    ],
+)
+def test_the_runtime_is_told_the_devices_and_the_payload_too(
+    tmp_path: Path, node: Node, option: str, job: dict[str, str], runtimes: str | None
+) -> None:
+    workspace = Workspace(tmp_path, tmp_path / "experiments" / "k", True)
+    for folder in (workspace.cwd, workspace.runner, workspace.tmp):
+        folder.mkdir(parents=True)
+    words = ("apptainer", "exec", option, "--env-file", "@ENVIRONMENT@", "@BINDS@", "@IMAGE@")
+    vendor = {"--nv": "nvidia", "--rocm": "amd"}.get(option, "")
+    site = ContainerSetup()
+    container = InContainer(words, "/a.sif", "", site, workspace, {"PATH": "/bin", **job})
+    experiment = node.script("pass", gpus=1 if vendor else 0, gpu_vendor=vendor)
+    inside, _ = payload_environment(
+        experiment, workspace, PythonHome("python3"), container.passed, container.tmp
+    )
+    _, environment = container.start(
+        ["python3"], inside, PythonHome("python3"), Events(tmp_path / "events")
+    )
+    assert environment.get("NVIDIA_VISIBLE_DEVICES") == runtimes
+    variables = container.file.read_text().splitlines()
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        if name in job:
+            assert f"{name}='{job[name]}'" in variables
+    if not vendor:
+        assert "CUDA_VISIBLE_DEVICES='-1'" in variables
 
 
 def test_the_file_of_variables_is_private_and_whole_or_not_there(tmp_path: Path) -> None:
