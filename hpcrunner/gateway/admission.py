@@ -15,7 +15,7 @@ from hpcrunner.request.plan_experiment import plan_experiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.resolve import USUAL, StoreRules
 from hpcrunner.request.trust import planned_image
-from hpcrunner.sites.node_setup import image_rules, store_rules
+from hpcrunner.sites.node_setup import image_rules, image_store_rules, planned_rules
 from hpcrunner.sites.placement import place
 from hpcrunner.sites.rules import Rule, rule_for
 from hpcrunner.sites.site import Site
@@ -119,8 +119,8 @@ def admit_request(request: Request, site: Site, now: float, rule: Rule | None = 
         lifetime=request.lifetime,
         rule=rule,
     )
-    stores = store_rules(site)
-    image = planned_image(request, image_rules(site), stores)
+    stores = planned_rules(site)
+    image = planned_image(request, image_rules(site), image_store_rules(site))
     words = exec_words(site.container, spec, run=request.filename is None) if image else ()
     admission = Admission(request, spec, words, stores, image)
     # Addresses are resolved now, so that a bad one is set aside here and not at dispatch.

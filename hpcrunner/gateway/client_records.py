@@ -35,7 +35,7 @@ from hpcrunner.request.parse import parse_message
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.resolve import resolve_record
 from hpcrunner.request.results import RESULTS
-from hpcrunner.sites.node_setup import store_rules
+from hpcrunner.sites.node_setup import record_rules
 from hpcrunner.sites.site import Site
 from hpcrunner.storage import database
 from hpcrunner.storage.contract import StoreUnreachable
@@ -85,7 +85,7 @@ class ClientRecords:
     ) -> None:
         self._journal = journal
         self._spool = spool
-        self._rules = store_rules(site)
+        self._rules = record_rules(site)
         self._opener = opener
         self._clock = clock
         self._steady = steady

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment, State
@@ -31,11 +32,13 @@ from hpcrunner.gateway.spool import Spool
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.images.bounds import MARK
 from hpcrunner.images.ready import ready_image
-from hpcrunner.request.image import PlannedImage
+from hpcrunner.request.hosts import HostRule
+from hpcrunner.request.image import PlannedImage, parse_image, registry_of
 from hpcrunner.request.plan import NodeSetup, PlannedExperiment
 from hpcrunner.request.reasons import Reason
-from hpcrunner.sites.node_setup import node_setup
+from hpcrunner.sites.node_setup import host_rule, node_setup
 from hpcrunner.sites.site import Site
+from hpcrunner.storage.guard import check_name
 from hpcrunner.usemark import MARK_EVERY, touch_mark
 
 log = logging.getLogger(__name__)
@@ -64,7 +67,8 @@ class Images:
 
     ``promised`` names the images of jobs that were submitted and may not have begun: they are
     kept in the cache by a mark every hour, since their jobs could not pull them again. So are
-    those that are ready, for experiments that wait for other reasons.
+    those that are ready, for experiments that wait for other reasons. ``hosts`` is the rule for
+    registries (None: any), but for those that the site has ``known``.
     """
 
     def __init__(
@@ -75,7 +79,11 @@ class Images:
         promised: Callable[[], Promised],
         clock: Callable[[], float] = time.time,
         threads: int = THREADS,
+        hosts: HostRule | None = None,
+        known: Collection[str] = (),
     ) -> None:
+        self._hosts = hosts
+        self._known = known
         self._node = node
         self._environ = environ
         self._promised = promised
@@ -143,6 +151,7 @@ class Images:
                 raise _Stopped
 
         try:
+            self._check(pull.image)
             pull.path = ready_image(
                 pull.image, self._node, self._environ, tell, mark=touch_mark, pause=pause
             )
@@ -157,6 +166,13 @@ class Images:
             pull.standing = Failed(
                 Reason.JOB_SIDE_FAULT, f"image {pull.image.reference} could not be pulled: {what}"
             )
+
+    def _check(self, image: PlannedImage) -> None:
+        """A registry by its name; of a store each connection is checked. Raises AddressRefused."""
+        registry = registry_of(image.reference)
+        if self._hosts is None or image.location is not None or registry in self._known:
+            return
+        check_name(self._hosts, urlsplit(f"//{registry}").hostname or "")
 
     def _keep(self, promised: Promised, ready: Iterable[str]) -> None:
         for path in {*ready, *(image.path for image in promised() if image.path)}:
@@ -183,4 +199,14 @@ def open_images(journal: Reader, spool: Spool, site: Site) -> Images | None:
             if planned.image is not None
         )
 
-    return Images(node_setup(site, 0), os.environ, promised=promised)
+    # Where the site names the images that run, it has named their registries.
+    hosts = host_rule(site) if site.container.trusted is None else None
+    default = site.container.image
+    known = {registry_of(parse_image(default).text)} if default else set()
+    return Images(
+        node_setup(site, 0),
+        os.environ,
+        promised=promised,
+        hosts=hosts,
+        known=known | set(site.container.plain_http),
+    )

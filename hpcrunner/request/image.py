@@ -36,6 +36,7 @@ DOCKER_HUB = "docker.io"
 _STORES = frozenset({"s3", "gs", "http", "https"})
 _SCHEMES = _STORES | {"docker", "dockerhub", "oras", "library", "shub", "file"}
 _HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io", "hub.docker.com"})
+_LIBRARY_HOST = "library.sylabs.io"
 _SHUB_HOST = "singularity-hub.org"
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?")
 # Of the Open Container Initiative's distribution specification: names, tags, digests.
@@ -127,6 +128,16 @@ class ImageSetup:
 
 
 NO_IMAGES = ImageSetup()
+
+
+def registry_of(reference: str) -> str:
+    """The host that is asked for an image, in normal form, of a registry; with its port."""
+    scheme, _, rest = reference.partition("://")
+    first = rest.partition("/")[0]
+    usual = {"library": _LIBRARY_HOST, "shub": _SHUB_HOST}.get(scheme)
+    if usual is not None:
+        return first if re.search(r"[.:]", first) else usual
+    return "registry-1.docker.io" if first == DOCKER_HUB else first
 
 
 def parse_image(qualified: str) -> ImageReference:

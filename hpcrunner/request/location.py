@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.model import AwsCredentials
 
 _PROMISE = re.compile(r"(?:.*/)?blobstore/([0-9a-f]{64})\.tar[^/]*")
@@ -30,7 +31,8 @@ class Location:
     path. ``http``: ``endpoint`` is the whole URL (read only); ``firebase``: the same, of one
     record in a database. ``credentials`` None means that nothing in the request names any: the
     store uses its default chain. ``token`` is for a web server that wants one; ``tls`` for an S3
-    server that is not known to the system's authorities.
+    server that is not known to the system's authorities. ``hosts`` is the rule by which connections
+    are made, None for any.
     """
 
     scheme: Scheme
@@ -41,6 +43,7 @@ class Location:
     credentials: AwsCredentials | None = None
     token: str = field(default="", repr=False)
     tls: TlsFiles | None = None
+    hosts: HostRule | None = None
 
     def __repr__(self) -> str:
         return f"Location({str(self)!r})"  # an endpoint may be a signed URL

@@ -25,6 +25,7 @@ from typing import Any
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.faults import NO_RETRIES, RetriesLeft
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.image import NO_IMAGES, ImageSetup, PlannedImage, image_setup_from
 from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.model import AwsCredentials
@@ -247,12 +248,13 @@ def read_plan(batch_folder: Path) -> Plan:
 
 def location_from(raw: Mapping[str, Any]) -> Location:
     """A Location from its ``dataclasses.asdict`` form."""
-    credentials, tls = raw.get("credentials"), raw.get("tls")
-    fields = {k: v for k, v in raw.items() if k not in ("credentials", "tls")}
+    credentials, tls, hosts = raw.get("credentials"), raw.get("tls"), raw.get("hosts")
+    fields = {k: v for k, v in raw.items() if k not in ("credentials", "tls", "hosts")}
     return Location(
         **fields,
         credentials=AwsCredentials(**credentials) if credentials else None,
         tls=TlsFiles(**tls) if tls else None,
+        hosts=HostRule(tuple(hosts["allowed"])) if hosts else None,
     )
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from hpcrunner.request.errors import RequestError, shown
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.model import (
     Artifact,
@@ -54,12 +55,16 @@ class StoreRules:
     ``allow_env_secrets``: whether the keys in ``config.env`` may be used (the Go runner's option
     of that name). ``~`` of a local store stands for ``home``, by default the home folder of the
     user that asks. ``tls`` is for S3 servers other than AWS's and Google's own; with it, a
-    server of which the message does not say whether it is http or https is https.
+    server of which the message does not say whether it is http or https is https. ``hosts`` is for
+    connections of the gateway itself. With ``lends`` False, what the message brings no credentials
+    for is asked for without any.
     """
 
     allow_env_secrets: bool = True
     home: str | None = None
     tls: TlsFiles | None = None
+    hosts: HostRule | None = None
+    lends: bool = True
 
 
 USUAL = StoreRules()
@@ -77,6 +82,10 @@ def resolve_artifact(
     other place. A ``gs://`` artifact with keys of its own (Google's HMAC keys) is read as S3.
     Raises RequestError.
     """
+    return _under(_address(request, artifact, rules), rules)
+
+
+def _address(request: Request, artifact: Artifact, rules: StoreRules) -> Location | None:
     where = f"experiment.artifacts.{artifact.tag}"
     address = artifact.url or artifact.qualified
     if not address:
@@ -110,6 +119,10 @@ def resolve_record(request: Request, rules: StoreRules = USUAL) -> Location | No
     those of a storage at the same endpoint, or those of ``config.env``; below the folder of a
     ``local`` one; or in a ``firebase`` one. Raises RequestError.
     """
+    return _under(_record(request, rules), rules)
+
+
+def _record(request: Request, rules: StoreRules) -> Location | None:
     database = request.database
     if database is None or database.type not in ("s3", "local", FIREBASE):
         return None
@@ -135,6 +148,15 @@ def resolve_record(request: Request, rules: StoreRules = USUAL) -> Location | No
     credentials = database.credentials or shared or _env_credentials(request, rules)
     region = _region(request, endpoint, credentials, database)
     return _in_s3(database.bucket, key, where, endpoint, region, credentials, rules)
+
+
+def _under(location: Location | None, rules: StoreRules) -> Location | None:
+    """The address with what the rules say of connections and credentials."""
+    if location is None or location.scheme == "file":
+        return location
+    if location.credentials is None and not rules.lends:
+        location = replace(location, credentials=AwsCredentials())  # as anybody
+    return replace(location, hosts=rules.hosts)
 
 
 def _in_firebase(database: StoreConfig, key: str, where: str) -> Location | None:

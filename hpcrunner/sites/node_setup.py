@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.image import ImageSetup
 from hpcrunner.request.location import TlsFiles
 from hpcrunner.request.plan import ContainerSetup, NodeSetup
@@ -71,8 +74,36 @@ def image_rules(site: Site) -> ImageRules:
     )
 
 
+def host_rule(site: Site) -> HostRule:
+    """Which hosts a message may have the gateway contact."""
+    return HostRule() if site.gateway_hosts is None else HostRule(site.gateway_hosts)
+
+
+def carried_rules(site: Site) -> StoreRules:
+    """What it says about stores that the gateway fetches from and sends to."""
+    return replace(store_rules(site), hosts=host_rule(site), lends=site.gateway_credentials)
+
+
+def planned_rules(site: Site) -> StoreRules:
+    """The same of an experiment's artifacts, by whoever carries them."""
+    return carried_rules(site) if site.staging == "gateway" else store_rules(site)
+
+
+def image_store_rules(site: Site) -> StoreRules:
+    """The same of images in stores."""
+    here = "gateway" in (site.staging, site.container.pull)
+    return carried_rules(site) if here else store_rules(site)
+
+
+def record_rules(site: Site) -> StoreRules:
+    """The same of clients' database records, which the gateway writes for whatever site."""
+    if site.staging == "gateway" or site.gateway_hosts is None:
+        return planned_rules(site)
+    return replace(store_rules(site), hosts=host_rule(site))
+
+
 def store_rules(site: Site) -> StoreRules:
-    """What the site says about its requests' stores."""
+    """What the site says about its requests' stores, wherever they are asked from."""
     s3 = site.s3
     files = TlsFiles(s3.ca or "", s3.cert or "", s3.key or "")
     return StoreRules(site.allow_env_secrets, tls=files if files != TlsFiles() else None)

@@ -17,6 +17,7 @@ from hpcrunner.sites.container import Container
 from hpcrunner.sites.contradictions import contradictions
 from hpcrunner.sites.gpus import Gpus
 from hpcrunner.sites.gridengine import GridEngine
+from hpcrunner.sites.hostvalues import Host
 from hpcrunner.sites.part import Part
 from hpcrunner.sites.parts import (
     S3,
@@ -237,6 +238,19 @@ class Site(Part):
         description="Folder through which the gateway carries them, on a file system that all "
         "nodes share; left out: `staging` in the spool.",
         examples=["/scratch/$USER/hpcrunner-staging"],
+    )
+    gateway_hosts: tuple[Host, ...] | None = Field(
+        default=None,
+        description="Hosts that a message may have the gateway contact, where it fetches and "
+        "stores for the nodes; `public` stands for the internet. Left out: `[public]`. Where it "
+        "is set it holds for clients' database records, too, whoever does the rest; "
+        "docs/offline-nodes.md.",
+        examples=["public", "10.1.2.0/24", ".example.org"],
+    )
+    gateway_credentials: Switch = Field(
+        default=False,
+        description="Whether the gateway asks with credentials of its own (its environment, "
+        "`~/.aws`, its machine's role) for what a message brings none for.",
     )
     staging_allowance: Allowance = Field(
         default=600,

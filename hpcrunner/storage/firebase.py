@@ -12,8 +12,10 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.location import Location
 from hpcrunner.storage.contract import (
     ArtifactDenied,
@@ -21,6 +23,7 @@ from hpcrunner.storage.contract import (
     StorageError,
     StoreUnreachable,
 )
+from hpcrunner.storage.guard import web_handlers
 
 TIMEOUT = 30.0
 _LARGEST = 64 << 20
@@ -54,7 +57,7 @@ def _ask(location: Location, method: str, value: Mapping[str, Any] | None) -> An
             method=method,
             headers={"Content-Type": "application/json; charset=UTF-8"},
         )
-        with _OPENER.open(request, timeout=TIMEOUT) as answer:
+        with _opener(location.hosts).open(request, timeout=TIMEOUT) as answer:
             body = answer.read(_LARGEST)
     except urllib.error.HTTPError as error:
         error.close()
@@ -91,18 +94,15 @@ def _refusal(status: int, where: str) -> StorageError:
     )
 
 
-def _opener() -> urllib.request.OpenerDirector:
+@lru_cache(maxsize=8)
+def _opener(rule: HostRule | None) -> urllib.request.OpenerDirector:
     # build_opener would add handlers for file:, ftp: and data: addresses, and redirects.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        *web_handlers(rule),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
     return opener
-
-
-_OPENER = _opener()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from hpcrunner.storage.contract import (
     StorageError,
     StoreUnreachable,
 )
+from hpcrunner.storage.guard import check_name
 from hpcrunner.storage.window import Window
 
 TIMEOUT = 60.0  # seconds, of one request
+_HOST = "storage.googleapis.com"
 CHUNK = 16 << 20  # read at once, in memory
 
 
@@ -119,6 +122,8 @@ _making = threading.Lock()
 
 
 def _client(location: Location) -> Any:
+    if location.hosts is not None and not os.environ.get("STORAGE_EMULATOR_HOST"):
+        check_name(location.hosts, _HOST)  # the only one that Google's library contacts
     keys = location.credentials
     anonymous = keys is not None and not keys.access_key and not keys.secret_access_key
     storage = _library()

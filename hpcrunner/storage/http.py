@@ -10,9 +10,11 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import IO, Any, BinaryIO, NoReturn
 
 from hpcrunner import __version__
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.location import Location
 from hpcrunner.storage.contract import (
     ArtifactDenied,
@@ -22,6 +24,7 @@ from hpcrunner.storage.contract import (
     StorageError,
     StoreUnreachable,
 )
+from hpcrunner.storage.guard import web_handlers
 from hpcrunner.storage.resume import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -105,7 +108,8 @@ def _ask(location: Location, headers: dict[str, str], method: str) -> http.clien
     try:
         request = _request(location, headers)
         request.method = method
-        answer: http.client.HTTPResponse = _OPENER.open(request, timeout=TIMEOUT)
+        opener = _opener(location.hosts)
+        answer: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
         return answer
     except urllib.error.HTTPError as error:
         error.close()
@@ -176,22 +180,19 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
-def _opener() -> urllib.request.OpenerDirector:
+@lru_cache(maxsize=8)
+def _opener(rule: HostRule | None) -> urllib.request.OpenerDirector:
     # build_opener would add handlers for file:, ftp: and data: addresses.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        *web_handlers(rule),
         urllib.request.HTTPDefaultErrorHandler(),
         _WebRedirects(),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
     return opener
-
-
-_OPENER = _opener()
 
 
 def _strong_etag(answer: Any) -> str:

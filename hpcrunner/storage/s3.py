@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from hpcrunner.privatefile import SecretRefused, read_private
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.model import AwsCredentials
 from hpcrunner.storage.contract import (
@@ -26,6 +27,7 @@ from hpcrunner.storage.contract import (
     StorageError,
     StoreUnreachable,
 )
+from hpcrunner.storage.guard import guard_s3, refused_in
 from hpcrunner.storage.resume import Body, ResumedStream
 from hpcrunner.storage.window import Window
 
@@ -215,6 +217,8 @@ def _mapped(location: Location) -> Iterator[None]:
             remedy="see the site's keys s3.ca, s3.cert and s3.key, and the server's certificate",
         ) from None
     except failures.unreachable as error:
+        if (refused := refused_in(error)) is not None:
+            raise refused from None
         raise StoreUnreachable(
             f"no answer after {MOST_ATTEMPTS} tries ({type(error).__name__})",
             where=where,
@@ -257,14 +261,14 @@ def _refusal(error: Any, where: str) -> StorageError:
     )
 
 
-_clients: dict[tuple[str, str, AwsCredentials | None, TlsFiles | None], Any] = {}
+_clients: dict[tuple[str, str, AwsCredentials | None, TlsFiles | None, HostRule | None], Any] = {}
 _making = threading.Lock()
 
 
 def _client(location: Location) -> Any:
     credentials = location.credentials
     region = location.region or (credentials.region if credentials else "")
-    known = (location.endpoint, region, credentials, location.tls)
+    known = (location.endpoint, region, credentials, location.tls, location.hosts)
     with _making:  # several artifacts of one store start at once
         if known not in _clients:
             _clients[known] = _new_client(location, region)
@@ -303,7 +307,7 @@ def _new_client(location: Location, region: str) -> Any:
             if credentials.session_token:
                 keys["aws_session_token"] = credentials.session_token
     try:
-        return Session().client(
+        client = Session().client(
             "s3",
             endpoint_url=endpoint or None,
             # Compatible servers seldom care, but a signature needs one.
@@ -312,6 +316,9 @@ def _new_client(location: Location, region: str) -> Any:
             verify=tls.ca if tls and tls.ca else None,
             **keys,
         )
+        if location.hosts is not None:
+            guard_s3(client, location.hosts)
+        return client
     except ValueError:
         raise ArtifactNotFound(
             "not an endpoint", where=str(location), remedy="send a URL such as http://host:9000"

@@ -68,7 +68,7 @@ class Run:
                 f'{flow.cluster.bin}/python "$@"\n'
             )
             python.chmod(0o755)
-            keys += f"\nstaging: gateway\npython: {python}"
+            keys += f"\nstaging: gateway\ngateway_hosts: [127.0.0.1]\npython: {python}"
         flow.write_site(**{"settle: 15": keys})
         (flow.folder / "workspace").mkdir()
         (flow.folder / "workspace" / "run.py").write_text(RUN)

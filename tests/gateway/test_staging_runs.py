@@ -91,6 +91,7 @@ class Site:
         python.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         python.chmod(0o755)
         usual = {"staging": "gateway", "python": str(python), "retries": {"infrastructure": 0}}
+        usual["gateway_hosts"] = ["127.0.0.1"]
         login.write_site(**{**usual, **keys})
 
     def publish(self, name: str, *args: str, bare: bool = False, **more: Any) -> str:

@@ -22,7 +22,7 @@ from hpcrunner.request.model import SealedRequest
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.plan_experiment import plan_experiment
-from hpcrunner.sites.node_setup import store_rules
+from hpcrunner.sites.node_setup import carried_rules
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def open_staging(journal: Reader, spool: Spool, site: Site, tell: Tell = nobody)
             request = parse_message(journal.message(e.id))
             if isinstance(request, SealedRequest):
                 return None
-            return plan_experiment(request, id=e.id, attempt=e.attempt, rules=store_rules(site))
+            return plan_experiment(request, id=e.id, attempt=e.attempt, rules=carried_rules(site))
         except HpcrunnerError as error:
             log.warning("%s: %s", e.id, error.line())
             return None

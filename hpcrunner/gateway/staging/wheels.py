@@ -8,11 +8,12 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment
@@ -32,7 +33,9 @@ from hpcrunner.request.requirements import (
     groom,
     installer_settings,
 )
+from hpcrunner.sites.node_setup import host_rule
 from hpcrunner.sites.site import Site
+from hpcrunner.storage.guard import check_name
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ NO_ROOM_PAUSE = 30.0
 _STRAY = 3600.0
 # A requirement that has no address in it, before its marker and pip's own options.
 _BY_NAME = re.compile(r"[A-Za-z0-9][^:@$;]*?(?:(?:;|\s--).*)?")
+_HOSTS = re.compile(r"://(?:[^/@\s]*@)?([^/@\s#?;]+)")
 _ENDS_WITHIN = 5.0
 
 
@@ -200,7 +204,20 @@ class Wheels:
                     f"{shown(line, 200)} would be built here, and the site takes wheels only",
                     "name a release that its index has as a wheel",
                 )
+        else:
+            self._check_hosts([line for phase in phases for line in phase.lines], settings)
         return Wanted(interpreter, phases, settings)
+
+    def _check_hosts(self, lines: Iterable[str], settings: Iterable[tuple[str, str]]) -> None:
+        """By name: what pip is led to from there, and what it runs, nobody here sees.
+
+        Raises AddressRefused.
+        """
+        rule = host_rule(self._site)
+        values = (v if "://" in v or "PROXY" not in n.upper() else f"://{v}" for n, v in settings)
+        for text in (*lines, *values):
+            for host in _HOSTS.findall(text):
+                check_name(rule, urlsplit(f"//{host}").hostname or "")
 
 
 def sweep(layout: Layout, now: float, kept: float = KEPT) -> None:
