@@ -34,6 +34,7 @@ _CARDS: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"a5000", (24,)),
     (r"a4000", (16,)),
     (r"6000[ _-]?ada", (48,)),
+    (r"rtx[ _-]?pro[ _-]?6000|rtxproserver6000", (96,)),
     (r"rtx[ _-]?8000", (48,)),
     (r"rtx[ _-]?6000", (24,)),
     (r"rtx[ _-]?5000", (16,)),
@@ -58,7 +59,7 @@ _CARDS: tuple[tuple[str, tuple[int, ...]], ...] = (
 )
 _BEFORE = r"(?:(?<![0-9a-z])|(?<=rtx)|(?<=gtx)|(?<=tesla))"
 _PART = re.compile(r"\dg\.(\d+)gb")
-_SIZE = re.compile(r"[_-](\d{1,3})gb?$")
+_SIZE = re.compile(r"[_-](\d{1,3})gb?(?=[_-]|$)")
 _AMD = re.compile(r"(?<![a-z])mi\d{2,3}|instinct|radeon|gfx\d")
 
 

@@ -159,15 +159,25 @@ def _lines(value: str) -> str:
     return value
 
 
+def is_slurm_name(value: str) -> bool:
+    """Whether a site file takes it for the name of a partition, account or QOS."""
+    return re.fullmatch(_SLURM_NAME, value) is not None
+
+
+def is_gpu_type(value: str) -> bool:
+    """Whether a site file takes it for a type of GPUs, "" included."""
+    # A colon or comma would end the type inside ``gpu:type:count``.
+    return re.fullmatch(_GPU_TYPE, value) is not None
+
+
 def _slurm_name(value: str) -> str:
-    if not re.fullmatch(_SLURM_NAME, value):
+    if not is_slurm_name(value):
         raise ValueError
     return value
 
 
 def _gpu_type(value: str) -> str:
-    # A colon or comma would end the type inside ``gpu:type:count``.
-    if not re.fullmatch(_GPU_TYPE, value):
+    if not is_gpu_type(value):
         raise ValueError
     return value
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hpcrunner.doctor.finding import Finding, Verdict
 from hpcrunner.doctor.first_site import CannotWrite, write_site
@@ -14,9 +19,12 @@ from hpcrunner.doctor.slurm.cluster import judge_accounting, judge_limits
 from hpcrunner.doctor.slurm.draft import draft, file_name
 from hpcrunner.doctor.slurm.facts import Facts
 from hpcrunner.doctor.slurm.partitions import judge_partitions
+from hpcrunner.schedulers.command import Completed
 from hpcrunner.sites.load import load_site
 from hpcrunner.sites.problems import SiteError
 from hpcrunner.sites.site import Site
+
+OUTPUTS = Path(__file__).parent / "outputs"
 
 
 def written(facts: Facts, folder: Path) -> Site:
@@ -107,6 +115,65 @@ def test_whole_nodes_and_rarer_nodes_are_told(facts: Callable[..., Facts]) -> No
     text = draft(facts("20.11"), "x", "x", {})
     assert "1 more with 36 CPUs, 1495904M" in text
     assert "max_memory: 185904M" in text  # what most of its nodes have
+
+
+def test_an_odd_cluster_makes_this_very_file(facts: Callable[..., Facts], tmp_path: Path) -> None:
+    """What public listings of real clusters hold: several sockets, parts of cards, shards, names
+    with signs, features with signs, nodes that never told their size, power saving.
+    """
+    cluster = facts("odd")
+    text = draft(cluster, "odd", "odd", {})
+    golden = OUTPUTS / "odd" / "first.yaml"
+    if os.environ.get("HPCRUNNER_UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+    site = written(cluster, tmp_path)
+    found = [*judge_partitions(site, cluster), *judge_accounts(site, cluster)]
+    assert [f.line() for f in found if f.verdict is not Verdict.OK] == []
+
+
+def test_the_memory_of_nodes_that_slurm_knows_none_of_is_not_asked_for(
+    facts: Callable[..., Facts], tmp_path: Path
+) -> None:
+    nodes = (OUTPUTS / "odd" / "node").read_text()
+    site = written(
+        facts("odd", show_node=told(re.sub("RealMemory=[0-9]+", "RealMemory=1", nodes))), tmp_path
+    )
+    assert site.memory_syntax == "none"
+    assert {partition.max_memory for partition in site.partitions} == {None}
+
+
+NAMES = st.text(st.sampled_from("aZ09_+-@.,:&|#'\"{}[]*! é\\\x07"), min_size=1, max_size=8)
+GRES = st.sampled_from(["gpu:{0}:4(S:0-1)", "gpu:{0}", "gpu:2", "shard:{0}:8", "{0}", "gpu:{0}:0"])
+SIZES = st.sampled_from(["0", "1", "2", "512000", "N/A", "UNLIMITED"])
+TIMES = st.sampled_from(["UNLIMITED", "0", "1-12", "30:00", "00:00:01", "NONE", "7-00:00:00"])
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_a_cluster_says_of_itself_the_file_is_sound(
+    facts: Callable[..., Facts], data: st.DataObject
+) -> None:
+    partition, card, feature, account = (data.draw(NAMES) for _ in range(4))
+    cluster = facts(
+        "odd",
+        show_partition=told(
+            f"PartitionName={partition} Default=YES MaxTime={data.draw(TIMES)} MinNodes=1"
+            f" MaxCPUsPerNode={data.draw(SIZES)} MaxMemPerNode={data.draw(SIZES)} State=UP\n"
+        ),
+        show_node=told(
+            f"NodeName=n1 CPUTot={data.draw(SIZES)} RealMemory={data.draw(SIZES)} State=IDLE"
+            f" Gres={data.draw(GRES).format(card)} AvailableFeatures={feature}"
+            f" Partitions={partition}\n"
+        ),
+        show_assoc=told(f"grid-7.example|{account}||{feature},{card}|{card}|\n"),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        written(cluster, Path(folder))
+
+
+def told(text: str) -> Completed:
+    return Completed(text, "", 0)
 
 
 def test_the_name_is_the_clusters(facts: Callable[..., Facts]) -> None:

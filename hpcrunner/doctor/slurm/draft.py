@@ -10,6 +10,7 @@ from hpcrunner.doctor.slurm.accounts import default_qos
 from hpcrunner.doctor.slurm.facts import Facts
 from hpcrunner.doctor.slurm.kinds import Kind, kinds, why_not
 from hpcrunner.doctor.slurm.partitions import clock
+from hpcrunner.sites.values import is_slurm_name
 
 _DEFAULT_MEMORY = 4096  # MiB
 _DEFAULT_TIME = 4 * 3600
@@ -33,7 +34,7 @@ def draft(facts: Facts, name: str, shown: str, runtimes: Mapping[str, str]) -> s
         f"#   hpcrunner doctor --site {shown}",
         "# docs/site-config.md explains every key.",
         f"name: {_yaml(name)}",
-        f"description: The cluster {config.cluster}",
+        f"description: {_text(f'The cluster {config.cluster}')}",
         "scheduler: auto",
         "",
         "# CHECK: a folder on a file system that all nodes see.",
@@ -46,11 +47,13 @@ def draft(facts: Facts, name: str, shown: str, runtimes: Mapping[str, str]) -> s
         *_account(facts),
         *_partitions(facts, found),
         *_defaults(facts, found),
+        *_memory_syntax(found),
         *_limits(facts),
         *_container(runtimes),
         *_dialect(facts),
     ]
-    return "\n".join(lines) + "\n"
+    # Features, groups and the like are shown as they are told; YAML has no control characters.
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines) + "\n"
 
 
 def file_name(facts: Facts) -> str:
@@ -61,7 +64,8 @@ def file_name(facts: Facts) -> str:
 
 def chosen_account(facts: Facts) -> str:
     """The user's default account, else the first; empty for none."""
-    return facts.default_account or min((row.account for row in facts.associations), default="")
+    names = [facts.default_account, *sorted(row.account for row in facts.associations)]
+    return next(filter(is_slurm_name, names), "")
 
 
 def _scratch(facts: Facts) -> str:
@@ -119,7 +123,10 @@ def _entry(facts: Facts, kind: Kind) -> Iterator[str]:
     else:
         yield "    # max_time: no limit"
     yield f"    max_cpus: {max(kind.cpus, 1)}"
-    yield f"    max_memory: {max(kind.memory >> 20, 1)}M"
+    if kind.memory:
+        yield f"    max_memory: {max(kind.memory >> 20, 1)}M"
+    else:
+        yield "    # CHECK: Slurm was told no memory of these nodes: max_memory: 64G"
     yield from _own_account(facts, kind)
     if kind.gpu is None:
         return
@@ -160,7 +167,8 @@ def _own_account(facts: Facts, kind: Kind) -> Iterator[str]:
     let_in = [
         name
         for name in mine
-        if (not partition.allow_accounts or name in partition.allow_accounts)
+        if is_slurm_name(name)
+        and (not partition.allow_accounts or name in partition.allow_accounts)
         and name not in partition.deny_accounts
     ]
     if account and account not in let_in and let_in:
@@ -176,7 +184,8 @@ def _own_account(facts: Facts, kind: Kind) -> Iterator[str]:
     good = [
         name
         for name in dict.fromkeys(name for row in rows for name in row.qos)
-        if (not partition.allow_qos or name in partition.allow_qos)
+        if is_slurm_name(name)
+        and (not partition.allow_qos or name in partition.allow_qos)
         and name not in partition.deny_qos
     ]
     if good:
@@ -186,7 +195,7 @@ def _own_account(facts: Facts, kind: Kind) -> Iterator[str]:
 
 
 def _defaults(facts: Facts, found: list[Kind]) -> Iterator[str]:
-    least = min((kind.memory >> 20 for kind in found), default=_DEFAULT_MEMORY)
+    least = min((kind.memory >> 20 for kind in found if kind.memory), default=_DEFAULT_MEMORY)
     times = [kind.partition.max_time for kind in found]
     longest = _DEFAULT_TIME
     if times and all(time is not None for time in times):
@@ -197,6 +206,13 @@ def _defaults(facts: Facts, found: list[Kind]) -> Iterator[str]:
     yield f"  memory: {max(min(_DEFAULT_MEMORY, least), 1)}M{_memory_remark(facts)}"
     yield f"  time_limit: {clock(longest)}"
     yield ""
+
+
+def _memory_syntax(found: list[Kind]) -> Iterator[str]:
+    if found and not any(kind.memory for kind in found):
+        yield "# CHECK: Slurm knows no memory of any node, and refuses jobs that ask for some."
+        yield "memory_syntax: none"
+        yield ""
 
 
 def _memory_remark(facts: Facts) -> str:
@@ -248,6 +264,11 @@ def _dialect(facts: Facts) -> Iterator[str]:
     yield "# CHECK: gres:, or gres/ where a job with GPUs through DRMAA is refused."
     yield "drmaa:"
     yield f'  gres_prefix: "{"gres/" if newer else "gres:"}"'
+
+
+def _text(text: str) -> str:
+    """Words for people as YAML."""
+    return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9 ._-]*[A-Za-z0-9]", text) else _yaml(text)
 
 
 def _yaml(text: str) -> str:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from hpcrunner.doctor.slurm.facts import Facts
 from hpcrunner.doctor.slurm.show import RealNode, RealPartition
+from hpcrunner.sites.values import is_gpu_type, is_slurm_name
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """Nodes of one partition with the same GPUs; ``gpu`` is a type and how many, None for none.
 
-    ``cpus`` and ``memory`` are those of most of them; ``others`` tells of the rest, for people.
+    ``cpus`` and ``memory`` are those of most of them, memory 0 where nobody says; ``others`` tells
+    of the rest, for people.
     ``features`` are those that all of them have.
     """
 
@@ -40,12 +42,16 @@ def kinds(facts: Facts) -> list[Kind]:
 
 def why_not(partition: RealPartition, facts: Facts) -> str:
     """Why a partition is left out of a first site file; empty where it is not."""
+    if not is_slurm_name(partition.name):
+        return "a name that no site file can have"
     if not partition.up:
         return "not up"
     if partition.root_only:
         return "for root alone"
     if not facts.nodes_of(partition.name):
         return "no nodes that you see"
+    if partition.min_nodes > 1:
+        return f"for jobs of {partition.min_nodes} nodes and more"
     groups = partition.allow_groups
     if groups and facts.groups and not set(groups) & set(facts.groups):
         return f"for the groups {', '.join(groups)}"
@@ -58,7 +64,7 @@ def why_not(partition: RealPartition, facts: Facts) -> str:
 
 
 def _of(partition: RealPartition, nodes: Sequence[RealNode]) -> Iterator[Kind]:
-    gpus = {kind for node in nodes for kind, _ in node.gpus}
+    gpus = {kind for node in nodes for kind, _ in node.gpus if is_gpu_type(kind)}
     plain = [node for node in nodes if not node.gpus]
     if plain:
         yield _kind(partition, plain, None)
@@ -68,13 +74,16 @@ def _of(partition: RealPartition, nodes: Sequence[RealNode]) -> Iterator[Kind]:
 
 def _kind(partition: RealPartition, nodes: Sequence[RealNode], gpu: str | None) -> Kind:
     shapes = Counter((n.cpus, n.memory, dict(n.gpus).get(gpu or "", 0)) for n in nodes)
-    # Of two that are as many the larger.
-    usual = max(shapes, key=lambda shape: (shapes[shape], shape))
+    # Of two that are as many the larger. One that never came up may say nothing of itself.
+    usual = max(shapes, key=lambda shape: (shape[1] > 0, shapes[shape], shape))
     cpus, memory, count = usual
     if partition.max_cpus:
         cpus = min(cpus, partition.max_cpus)
+    if partition.max_memory:
+        memory = min(memory, partition.max_memory)
     others = tuple(
-        f"{number} more with {shape[0]} CPUs, {shape[1] >> 20}M"
+        f"{number} more with {shape[0]} CPUs, "
+        + (f"{shape[1] >> 20}M" if shape[1] else "of unknown memory")
         + (f" and {shape[2]} GPUs" if shape[2] else "")
         for shape, number in sorted(shapes.items(), reverse=True)
         if shape != usual

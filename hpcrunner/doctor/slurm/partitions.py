@@ -110,11 +110,14 @@ def _sizes(
             f"{where}.max_cpus",
             f"max_cpus: {cpus}",
         )
-    memory = max(node.memory for node in nodes)
-    if partition.max_memory is not None and partition.max_memory > memory:
+    memory, who = max(node.memory for node in nodes), "its largest node has"
+    if there.max_memory and there.max_memory < memory:
+        memory, who = there.max_memory, "MaxMemPerNode is"
+    # Where nobody told Slurm of any there is nothing to compare with.
+    if memory and partition.max_memory is not None and partition.max_memory > memory:
         yield fault(
             "partitions",
-            f"{_mib(partition.max_memory)}, and its largest node has {_mib(memory)}",
+            f"{_mib(partition.max_memory)}, and {who} {_mib(memory)}",
             f"{where}.max_memory",
             f"max_memory: {_mib(memory)}",
         )
