@@ -8,6 +8,7 @@ import pytest
 
 from dev.cluster import slurm_conf
 from dev.cluster.errors import CannotHere
+from dev.cluster.gridengine.server import is_whole, record
 from dev.cluster.layout import DEFAULT_STATE, NODES, PARTITIONS, Layout
 from dev.cluster.settings import Settings
 
@@ -64,3 +65,27 @@ def test_memory_is_watched_by_one_means_only(by_cgroup: bool) -> None:
     assert ("TaskPlugin=task/cgroup" in text) is by_cgroup
     assert ("OverMemoryKill" in text) is not by_cgroup
     assert text.startswith(slurm_conf.OURS + "\n" + slurm_conf.STATE_MARK + "/srv/dev\n")
+
+
+@pytest.mark.parametrize(
+    "lost", ["root/default/common/bootstrap", "root/bin/x", "qmaster/managers"]
+)
+def test_a_cell_that_lost_something_is_known_to_be_none(tmp_path: Path, lost: str) -> None:
+    assert not is_whole(tmp_path)
+    for name in ("root/default/common/bootstrap", "root/default/common/accounting"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "root/bin").mkdir()
+    (tmp_path / "root/bin/x").symlink_to("/nowhere")
+    (tmp_path / "qmaster/cqueues").mkdir(parents=True)
+    for name in ("qmaster/cqueues/short.q", "qmaster/managers", "qmaster/heartbeat"):
+        (tmp_path / name).touch()
+    (tmp_path / "made").touch()
+    assert not is_whole(tmp_path)  # made by a tree that wrote down nothing
+    record(tmp_path)
+    assert is_whole(tmp_path)
+    for name in ("root/default/common/accounting", "qmaster/heartbeat"):
+        (tmp_path / name).unlink()
+    assert is_whole(tmp_path)  # these come and go
+    (tmp_path / lost).unlink()
+    assert not is_whole(tmp_path)

@@ -26,6 +26,10 @@ PACKAGES = (
 )
 FIXED = Path("/usr/lib/gridengine")
 INSTALLED_DRMAA = Path("/usr/lib/gridengine-drmaa/lib/libdrmaa.so.1.0")
+_PROGRAMS = (
+    *("sge_qmaster", "sge_execd", "sge_shepherd", "spoolinit", "spooldefaults.bin", "libspoolc.so"),
+    *("qacct", "qconf", "qdel", "qhost", "qmod", "qstat", "qsub"),
+)
 _DEPENDENCY = re.compile(r"^(lib[a-z0-9.+-]+)", re.ASCII)
 
 
@@ -48,7 +52,9 @@ def drmaa_library(layout: Layout) -> Path:
 
 def install(layout: Layout) -> None:
     """Fetch and unpack what is missing. Raises CannotHere where it cannot be had."""
-    if (FIXED / "sge_qmaster").exists() and drmaa_library(layout).exists():
+    needed = [*(FIXED / name for name in _PROGRAMS), drmaa_library(layout)]
+    needed += [resources(layout) / name for name in ("centry", "usersets")]
+    if all(path.exists() for path in needed):
         return
     if (FIXED.exists() or FIXED.is_symlink()) and not _linked(layout):
         raise CannotHere(f"{FIXED} is somebody else's and has no Grid Engine of Debian's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -16,6 +17,10 @@ QMASTER = "qmaster"
 EXECD = "execd"
 NAMES = (QMASTER, EXECD)
 ARCHITECTURE = "lx-amd64"
+MADE = "made"
+_KINDS = "admin_hosts centry cqueues exec_hosts hostgroups pe submit_hosts usersets managers"
+_PARTS = ("root", *(f"qmaster/{kind}" for kind in _KINDS.split()))
+_CHANGING = ("accounting", "schedd_runlog")
 
 
 def environ(layout: Layout) -> dict[str, str]:
@@ -52,16 +57,21 @@ def present(layout: Layout) -> bool:
 
 
 def start(layout: Layout) -> None:
-    """Make the cell where there is none, start both daemons, wait until jobs can run."""
+    """Make the cell where there is none or not all of one, start both daemons, wait until jobs
+    can run.
+    """
     programs.install(layout)
-    if not _made(layout).exists():
+    whole = is_whole(layout.gridengine)
+    if not whole:
+        _made(layout).unlink(missing_ok=True)
         for daemon in reversed(daemons(layout)):
             process.stop(layout, daemon)
         _make_cell(layout)
+    _accounting(layout).touch()  # without it qacct fails until a first job has ended
     start_one(layout, QMASTER)
-    if not _made(layout).exists():
+    if not whole:
         _configure(layout)
-        _made(layout).touch()
+        record(layout.gridengine)
     start_one(layout, EXECD)
 
 
@@ -132,8 +142,33 @@ def command(layout: Layout, program: str, *words: str, check: bool = True) -> st
     return process.run(argv, environ=environ(layout), timeout=30, check=check).stdout
 
 
+def record(folder: Path) -> None:
+    """Write down what a cell consists of, once it is made, but for what comes and goes."""
+    parts = [folder / name for name in _PARTS]
+    files_ = [path for part in parts for path in (part, *part.rglob("*")) if _lasts(path)]
+    names = sorted(str(path.relative_to(folder)) for path in files_)
+    (folder / MADE).write_text("".join(f"{name}\n" for name in names))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a cell was made there and has lost nothing since."""
+    try:
+        names = (folder / MADE).read_text().splitlines()
+    except OSError:
+        return False
+    return bool(names) and all(os.path.lexists(folder / name) for name in names)
+
+
+def _lasts(path: Path) -> bool:
+    return (path.is_symlink() or path.is_file()) and path.name not in _CHANGING
+
+
 def _made(layout: Layout) -> Path:
-    return layout.gridengine / "made"
+    return layout.gridengine / MADE
+
+
+def _accounting(layout: Layout) -> Path:
+    return layout.gridengine_root / conf.CELL / "common" / "accounting"
 
 
 def _answers(layout: Layout) -> bool:
@@ -164,7 +199,6 @@ def _make_cell(layout: Layout) -> None:
         files.folder(folder)
     files.write(common / "bootstrap", conf.bootstrap(layout))
     files.write(common / "act_qmaster", f"{conf.HOST}\n")
-    files.write(common / "accounting", "")  # without it qacct fails until a first job has ended
     files.write(base / "settings.sh", _settings(layout))
     files.write(common / "host_aliases", f"{conf.HOST} {socket.gethostname()}\n")
     _spool(layout, "spoolinit", "classic", "libspoolc", f"{common};{base / 'qmaster'}", "init")
