@@ -364,12 +364,20 @@ def test_what_cannot_be_prepared_ends_as_on_a_node_word_for_word(
         sites.append(Site(login, s3, bucket=folder.name, **keys, **mode))
         for name, case in cases.items():
             sites[-1].publish(name, **case)
+        if not mode:  # what the gateway may not contact for a message
+            address = {"mutable": False, "unpack": False, "url": "http://127.0.0.2:1/model"}
+            sites[-1].publish("refused", artifacts={"data": address})
         sites[-1].login.gateway()
     for site in sites:
         until(lambda site=site: site.ended(*cases), site.login.log)
         finished = lambda site=site: {site.record(n)["status"] for n in cases} == {"finished"}  # noqa: E731
         until(finished, site.login.log)
     carried, online = sites
+    until(lambda: carried.ended("refused"), carried.login.log)
+    refused = carried.left("refused")
+    assert refused["reason"] is Reason.ARTIFACT_DENIED
+    assert refused["text"].startswith("gateway_hosts: the site does not let messages have the")
+    assert refused["output"] == f"hpcrunner: {refused['text']}\n"
     wanted = {
         "missing": Reason.ARTIFACT_NOT_FOUND,
         "denied": Reason.ARTIFACT_DENIED,

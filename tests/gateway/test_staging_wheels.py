@@ -97,6 +97,38 @@ def test_a_request_cannot_have_packages_built_there_after_all(
     assert "PIP_NO_BINARY" not in environ and "evil" not in str(environ)
 
 
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        ("alpha @ http://10.1.2.3/alpha-1.tar.gz", {}),
+        ("git+https://user:secret@localhost:8080/x", {}),
+        ("alpha==1", {"PIP_INDEX_URL": "https://169.254.169.254/simple"}),
+        ("alpha==1", {"UV_FIND_LINKS": "/shared http://[::1]:9/links"}),
+        ("alpha==1", {"https_proxy": "127.0.0.1:3128"}),
+    ],
+)
+def test_a_host_that_messages_may_not_name_is_refused_before_pip_is_asked(
+    tmp_path: Path, built: list[Any], line: str, settings: dict[str, str]
+) -> None:
+    layout = Layout(tmp_path / "staging")
+    layout.prepare()
+    wheels = Wheels(layout, Site(name="x", scheduler="local"))
+    planned = PlannedExperiment(
+        *("", "key", "name", 1, "run.py", (), ()),
+        python_packages=(line,),
+        environment=tuple(settings.items()),
+    )
+    wheels.want(ASKED, planned)
+    until = time.monotonic() + 60
+    while isinstance(standing := wheels.standing(ASKED), Waiting):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    wheels.close()
+    assert isinstance(standing, Failed) and built == []
+    assert standing.reason is Reason.ARTIFACT_DENIED
+    assert "gateway_hosts" in standing.text and "secret" not in standing.text
+
+
 def test_a_disk_that_is_full_for_one_lets_those_who_waited_with_him_go(
     tmp_path: Path, built: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
