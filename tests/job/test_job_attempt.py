@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpcrunner.job.attempt import _fault
+from hpcrunner.job.course import _fault
 from hpcrunner.mounts import Mount
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact
