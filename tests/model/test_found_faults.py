@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from slurm.cluster import DOWN, UP, Fault
-from world import SUCCESS, World
+from truth import SUCCESS
+from world import World
 
 from hpcrunner.gateway.experiment import State
 from hpcrunner.request.reasons import Reason
@@ -33,16 +34,16 @@ def test_an_attempt_that_another_job_claimed_is_followed_there(
     world.publish()
     world.cluster.faults.append(Fault("sbatch", "socket_late", 200.0))
     world.rounds(250.0)
-    first, second = sorted(world.waiting())
+    first, second = sorted(world.nodes.waiting())
     (e,) = world.experiments()
     known, late = (first, second) if e.job_id == str(first[0]) else (second, first)
-    world.start(late)
+    world.nodes.start(late)
     world.rounds(30.0)
-    world.start(known)
-    world.end(known, "COMPLETED")
+    world.nodes.start(known)
+    world.nodes.end(known, "COMPLETED")
     world.rounds(300.0)
     assert world.experiments()[0].attempt == 1
-    world.end(late, "COMPLETED", Reason.COMPLETED)
+    world.nodes.end(late, "COMPLETED", Reason.COMPLETED)
     world.rounds(300.0)
     (e,) = world.experiments()
     assert (e.state, e.reason) == SUCCESS
@@ -54,15 +55,15 @@ def test_a_job_whose_id_another_got_after_a_cold_start_is_not_taken_for_it(
     world = make_world(retries={"infrastructure": 0})
     world.publish()
     world.step()
-    world.start((1, None))
+    world.nodes.start((1, None))
     world.step()
-    world.cold_start(flush=False)
+    world.nodes.cold_start(flush=False)
     world.cluster.next_id = 1
     world.publish()
     world.rounds(30.0)
-    world.start((1, None))
+    world.nodes.start((1, None))
     world.rounds(30.0)
-    world.end((1, None), "COMPLETED", Reason.COMPLETED)
+    world.nodes.end((1, None), "COMPLETED", Reason.COMPLETED)
     world.rounds(600.0)
     states = [e.state for e in world.experiments()]
     assert states == [State.LOST, State.SUCCEEDED]
@@ -74,17 +75,17 @@ def test_a_cancel_never_ends_a_job_that_only_has_the_same_id(
     world = make_world()
     world.publish()
     world.step()
-    world.start((1, None))
+    world.nodes.start((1, None))
     world.step()
-    world.cold_start(flush=False)
+    world.nodes.cold_start(flush=False)
     world.cluster.next_id = 1
     world.publish()
     world.rounds(30.0)
-    world.start((1, None))
+    world.nodes.start((1, None))
     lost, _ = world.experiments()
     world.wish_cancel(lost.id)
     world.rounds(60.0)
-    assert not world.task((1, None)).told
+    assert not world.nodes.task((1, None)).told
 
 
 def test_one_doubtful_refusal_after_a_long_outage_sets_nothing_aside(

@@ -17,11 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from deaths import crashpoints
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from nodes import NODES
 from slurm.cluster import DOWN, HANGS, UP, Fault
-from world import CANCELLED, NODES, World, crashpoints
+from truth import CANCELLED
+from world import World
 
 from hpcrunner.gateway.experiment import State
 from hpcrunner.request.reasons import Reason
@@ -111,15 +114,15 @@ def pick(found: Any, which: int) -> Any:
 
 
 def _preempted(world: World, which: int) -> None:
-    if world.running():
-        at = pick(world.running(), which)
+    if world.nodes.running():
+        at = pick(world.nodes.running(), which)
         world.cluster.tell(*at, world.now, requeue=world.site.requeue)
 
 
 def _never_runs(word: str) -> Callable[[World, int], None]:
     def end(world: World, which: int) -> None:
-        if world.waiting():
-            world.never_ran(pick(world.waiting(), which), word)
+        if world.nodes.waiting():
+            world.nodes.never_ran(pick(world.nodes.waiting(), which), word)
 
     return end
 
@@ -131,21 +134,21 @@ def _cancelled_by_an_admin(world: World, which: int) -> None:
 
 def _requeued_by_an_admin(hold: str) -> Callable[[World, int], None]:
     def requeue(world: World, which: int) -> None:
-        found = world.running() + world.ended()
+        found = world.nodes.running() + world.nodes.ended()
         if found:
-            world.requeue(pick(found, which), hold)
+            world.nodes.requeue(pick(found, which), hold)
 
     return requeue
 
 
 def _released(world: World, which: int) -> None:
-    if world.held():
-        world.cluster.release(*pick(world.held(), which))
+    if world.nodes.held():
+        world.cluster.release(*pick(world.nodes.held(), which))
 
 
 def _all_forgotten(world: World, which: int) -> None:
     if which == 0:  # or little else would be left to see
-        world.cold_start(flush=len(world.ledger) % 2 == 0)
+        world.nodes.cold_start(flush=len(world.nodes.ledger) % 2 == 0)
 
 
 MISHAPS: dict[str, Callable[[World, int], None]] = {
@@ -222,23 +225,23 @@ class GatewayModel(RuleBasedStateMachine):
     def _up(self) -> bool:
         return self.world.cluster.controller == UP
 
-    @precondition(lambda self: self._up() and self.world.waiting())
+    @precondition(lambda self: self._up() and self.world.nodes.waiting())
     @happens(count=st.integers(1, 6), which=WHICH)
     def jobs_start(self, count: int, which: int) -> None:
         for number in range(count):
-            waiting = self.world.waiting()
+            waiting = self.world.nodes.waiting()
             if waiting:
-                self.world.start(pick(waiting, which), NODES[number % len(NODES)])
+                self.world.nodes.start(pick(waiting, which), NODES[number % len(NODES)])
 
-    @precondition(lambda self: self.world.running())
+    @precondition(lambda self: self.world.nodes.running())
     @happens(ends=st.lists(st.tuples(WHICH, ENDS), min_size=1, max_size=3))
     def runs_end(self, ends: list[tuple[int, dict[str, Any]]]) -> None:
         self._end_some(ends)
 
     def _end_some(self, ends: list[tuple[int, dict[str, Any]]]) -> None:
         for which, end in ends:
-            if self.world.running():
-                self._end(pick(self.world.running(), which), **end)
+            if self.world.nodes.running():
+                self._end(pick(self.world.nodes.running(), which), **end)
 
     def _end(
         self, at: tuple[int, int | None], how: str, delay: float, completing: bool, requeue: bool
@@ -248,7 +251,7 @@ class GatewayModel(RuleBasedStateMachine):
             delay *= 4  # a node that was only cut off: its job goes on for a while
         may = word in ("NODE_FAIL", "BOOT_FAIL") and record is None and self.world.site.requeue
         note(f"{at}: {how}")
-        self.world.end(
+        self.world.nodes.end(
             at,
             word,
             record,
@@ -260,8 +263,8 @@ class GatewayModel(RuleBasedStateMachine):
 
     def the_cluster_works(self, count: int, ends: list[tuple[int, dict[str, Any]]]) -> None:
         if self._up():
-            for number, at in enumerate(self.world.waiting()[:count]):
-                self.world.start(at, NODES[number % len(NODES)])
+            for number, at in enumerate(self.world.nodes.waiting()[:count]):
+                self.world.nodes.start(at, NODES[number % len(NODES)])
             self.world.rounds(30.0)
         self._end_some(ends)
 
@@ -271,17 +274,17 @@ class GatewayModel(RuleBasedStateMachine):
     evening = happens(count=st.integers(1, 8), ends=works)(the_cluster_works)
     night = happens(count=st.integers(1, 8), ends=works)(the_cluster_works)
 
-    @precondition(lambda self: self.world.completing())
+    @precondition(lambda self: self.world.nodes.completing())
     @happens(
         which=WHICH,
         record=st.sampled_from([Reason.CANCELLED, Reason.COMPLETED, None]),
         delay=st.sampled_from([0.0, 30.0]),
     )
     def the_node_is_done_with_it(self, which: int, record: Reason | None, delay: float) -> None:
-        at = pick(self.world.completing(), which)
-        if record is Reason.COMPLETED and self.world.task(at).requeues:
+        at = pick(self.world.nodes.completing(), which)
+        if record is Reason.COMPLETED and self.world.nodes.task(at).requeues:
             record = None
-        self.world.finish(at, record, delay=delay)
+        self.world.nodes.finish(at, record, delay=delay)
 
     @precondition(lambda self: self._up() and self.world.cluster.jobs)
     @happens(what=st.sampled_from(sorted(MISHAPS)), which=WHICH)

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 import yaml
+from deaths import crashpoints
 from slurm.cluster import DOWN, UP, Cluster, Fault
 from slurm.program import install
 from slurm.store import Store
-from world import crashpoints
 
 from hpcrunner.client.build import Work
 from hpcrunner.client.publish import publish, store_work
