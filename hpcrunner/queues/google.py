@@ -79,9 +79,20 @@ def subscriber(access: GoogleAccess) -> Any:
 
     Raises OptionInvalid for a key that is none.
     """
-    pubsub = require_pubsub()
+    return _client(require_pubsub().SubscriberClient, access)
+
+
+def publisher(access: GoogleAccess) -> Any:
+    """A client that publishes to the project's topics, not connected yet.
+
+    Raises OptionInvalid for a key that is none.
+    """
+    return _client(require_pubsub().PublisherClient, access)
+
+
+def _client(kind_of_client: Any, access: GoogleAccess) -> Any:
     if access.account is None:
-        return pubsub.SubscriberClient()
+        return kind_of_client()
     from google.oauth2 import service_account
 
     kind: Any = service_account.Credentials
@@ -91,4 +102,4 @@ def subscriber(access: GoogleAccess) -> Any:
         raise OptionInvalid(  # the library's own text may quote the key
             "the service account's file holds no usable key", where=access.server
         ) from None
-    return pubsub.SubscriberClient(credentials=credentials)
+    return kind_of_client(credentials=credentials)

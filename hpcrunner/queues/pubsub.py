@@ -57,7 +57,7 @@ class PubSubServer:
 
     def queues(self) -> Mapping[str, str]:
         """Queue names by the full name of their subscription."""
-        with _told(self.name, refused=LoginRefused):
+        with told(self.name, refused=LoginRefused):
             subscriptions = list(
                 self._client.list_subscriptions(
                     request={"project": f"projects/{self._access.project}"},
@@ -75,7 +75,7 @@ class PubSubServer:
         """See Server.receive."""
         from google.api_core.exceptions import DeadlineExceeded
 
-        with _told(f"{self.name}: queue {queue_of(queue)}", refused=QueueRefused):
+        with told(f"{self.name}: queue {queue_of(queue)}", refused=QueueRefused):
             request = {"subscription": queue, "max_messages": min(most, _MOST_AT_ONCE)}
             if wait <= 0:
                 request["return_immediately"] = True
@@ -134,7 +134,7 @@ class PubSubServer:
 
     @contextmanager
     def _reading(self, subscription: str) -> Iterator[None]:
-        with _told(f"{self.name}: queue {queue_of(subscription)}", refused=QueueRefused):
+        with told(f"{self.name}: queue {queue_of(subscription)}", refused=QueueRefused):
             yield
 
 
@@ -194,7 +194,7 @@ def _batches(deliveries: Sequence[Delivery]) -> Iterator[tuple[str, list[str]]]:
 
 
 @contextmanager
-def _told(where: str, *, refused: type[QueueUnavailable]) -> Iterator[None]:
+def told(where: str, *, refused: type[QueueUnavailable]) -> Iterator[None]:
     """What Google's library raises, as one of ours."""
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError, RefreshError
@@ -220,4 +220,6 @@ def _told(where: str, *, refused: type[QueueUnavailable]) -> Iterator[None]:
 
 
 _LOGIN = "check the service account's file"
-_ROLES = "the service account needs the roles Pub/Sub Subscriber and Pub/Sub Viewer"
+_ROLES = (
+    "the service account needs the roles Pub/Sub Subscriber and Viewer, and Publisher for reports"
+)

@@ -98,7 +98,7 @@ def _sqs(
         )
 
     if options.sqs_certs:
-        root = _path(options.sqs_certs, "--sqs-certs", environ)
+        root = path_of(options.sqs_certs, "--sqs-certs", environ)
         yield WatchedSource(
             f"sqs by {root}",
             "sqs",
@@ -121,7 +121,7 @@ def _pubsub(
 
     if options.google_certs:
         require_pubsub()
-        root = _path(options.google_certs, "--google-certs", environ)
+        root = path_of(options.google_certs, "--google-certs", environ)
         yield WatchedSource(
             f"pubsub by {root}",
             "pubsub",
@@ -130,7 +130,7 @@ def _pubsub(
             shares=shares,
         )
     if options.google_application_credentials:
-        file = _path(
+        file = path_of(
             options.google_application_credentials, "GOOGLE_APPLICATION_CREDENTIALS", environ
         )
         yield WatchedSource(
@@ -142,7 +142,8 @@ def _pubsub(
         )
 
 
-def _path(text: str, option: str, environ: Mapping[str, str]) -> Path:
+def path_of(text: str, option: str, environ: Mapping[str, str]) -> Path:
+    """The whole path that an option means. Raises OptionInvalid as ``expanded``."""
     return Path(expanded(text, option, environ)).expanduser().absolute()
 
 

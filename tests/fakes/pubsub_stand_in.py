@@ -48,6 +48,7 @@ class StandIn:
 
     refusals: dict[str, grpc.StatusCode] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    topics: set[str] = field(default_factory=set)
     subscriptions: dict[str, Any] = field(default_factory=dict)
     waiting: dict[str, list[_Message]] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -64,6 +65,7 @@ class StandIn:
             return getattr(self, f"_{call}")(request, context)
 
     def _CreateTopic(self, request: Any, _: Any) -> Any:
+        self.topics.add(request.name)
         return request
 
     def _CreateSubscription(self, request: Any, _: Any) -> Any:
@@ -84,7 +86,9 @@ class StandIn:
             next_page_token=str(end) if end < len(names) else "",
         )
 
-    def _Publish(self, request: Any, _: Any) -> Any:
+    def _Publish(self, request: Any, context: Any) -> Any:
+        if request.topic not in self.topics:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such topic")
         for name, subscription in self.subscriptions.items():
             if subscription.topic == request.topic:
                 self.waiting[name] += [_Message(m) for m in request.messages]

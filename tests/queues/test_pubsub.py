@@ -22,12 +22,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dev import queue_servers
-from hpcrunner.queues.contract import Delivery, QueueUnavailable
+from hpcrunner.queues.contract import Answer, Delivery, QueueUnavailable
 from hpcrunner.queues.errors import OptionInvalid
 from hpcrunner.queues.google import EMULATOR, GoogleAccess, access_of_file
 from hpcrunner.queues.listening import ListeningSource, LoginRefused, QueueGone, QueueRefused
 from hpcrunner.queues.matching import DEFAULT_MATCH, QueueFilter
 from hpcrunner.queues.pubsub import PubSubServer, pubsub_source, queue_of
+from hpcrunner.queues.pubsub_respond import PubSubResponder
+from hpcrunner.queues.responders import responders_from
+from hpcrunner.queues.sources import QueueOptions, sources_from
 
 # To look without waiting is deprecated, and has no successor.
 pytestmark = pytest.mark.filterwarnings("ignore:The return_immediately flag:DeprecationWarning")
@@ -313,3 +316,86 @@ def test_any_subscription_has_a_name(text: str) -> None:
     name = queue_of(f"projects/p/subscriptions/{text}_sub")
     assert name == (text.rpartition("/")[2] or "_sub")
     QueueFilter("").admits(text, name)
+
+
+# -- the way back ----------------------------------------------------------------------------------
+
+
+def heard(lab: Lab, queue: str, most: int) -> list[bytes]:
+    """What a client's own subscription has got."""
+    found: list[bytes] = []
+    while len(found) < most:
+        request = {"subscription": lab.subscription(queue), "max_messages": most}
+        for received in lab.subscriber.pull(request=request, timeout=60).received_messages:
+            found.append(received.message.data)
+            ids = [received.ack_id]
+            lab.subscriber.acknowledge(
+                request={"subscription": lab.subscription(queue), "ack_ids": ids}
+            )
+    return found
+
+
+def test_reports_reach_a_client_by_the_name_that_its_request_came_under(
+    lab: Lab, tmp_path: Path, coming: Coming
+) -> None:
+    """And no topic is made for a client that does not listen."""
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({"project_id": lab.project}))
+    key.chmod(0o600)
+    options = QueueOptions(gateway_id="g", google_certs=str(tmp_path), pubsub_timeout=30)
+    (source,) = sources_from(options)
+    responders = responders_from(options)
+    lab.create("pubsub_mine_response")
+    lab.create("pubsub_mine")
+    lab.create("pubsub_other")
+    lab.send("pubsub_mine", b"request")
+    try:
+        (delivery,) = coming(source, 1)
+        assert delivery.queue == "pubsub_mine"  # and nothing of the response queue
+        responder = responders.find(delivery.server)
+        assert responder is not None
+        texts = [f"report {number} \u00fc" for number in range(3)]
+        answers = [responder.publish("pubsub_mine_response", text) for text in texts]
+        assert answers == [Answer.PUBLISHED] * 3
+        came = heard(lab, "pubsub_mine_response", 3)
+        assert sorted(came) == [text.encode() for text in texts]
+        assert responder.publish("pubsub_other_response", "x") is Answer.NO_QUEUE
+        responder.close()
+        assert responder.publish("pubsub_mine_response", "again") is Answer.PUBLISHED
+        source.accept([delivery])
+    finally:
+        source.close()
+        responders.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        (grpc.StatusCode.PERMISSION_DENIED, Answer.QUEUE_REFUSES),
+        (grpc.StatusCode.UNAUTHENTICATED, Answer.SERVER_AWAY),
+        (grpc.StatusCode.UNAVAILABLE, Answer.SERVER_AWAY),
+        (grpc.StatusCode.NOT_FOUND, Answer.NO_QUEUE),
+    ],
+)
+def test_reports_that_are_refused_are_said_once(
+    stand_in: pubsub_stand_in.StandIn,
+    caplog: pytest.LogCaptureFixture,
+    code: grpc.StatusCode,
+    answer: Answer,
+) -> None:
+    responder = PubSubResponder(GoogleAccess("p1"), timeout=30)
+    stand_in.refusals["Publish"] = code
+    with caplog.at_level(logging.INFO):
+        assert [responder.publish("a_response", "x") for _ in range(2)] == [answer] * 2
+        assert caplog.text.count("reports: ") == (answer is not Answer.NO_QUEUE)
+    assert stand_in.calls.count("Publish") == 2
+    responder.close()
+
+
+def test_what_no_topic_can_take_is_not_sent(stand_in: pubsub_stand_in.StandIn) -> None:
+    responder = PubSubResponder(GoogleAccess("p1"))
+    for name in ("", "x", "1abc_response", "a b_response", "x" * 256):
+        assert responder.publish(name, "x") is Answer.NO_QUEUE
+    assert responder.publish("a_response", "x" * 10_000_000) is Answer.TOO_LARGE
+    assert stand_in.calls == []
+    responder.close()
