@@ -23,7 +23,7 @@ from hpcrunner.storage.contract import (
     StorageError,
     StoreUnreachable,
 )
-from hpcrunner.storage.guard import web_handlers
+from hpcrunner.storage.guard import web_opener
 
 TIMEOUT = 30.0
 _LARGEST = 64 << 20
@@ -96,13 +96,4 @@ def _refusal(status: int, where: str) -> StorageError:
 
 @lru_cache(maxsize=8)
 def _opener(rule: HostRule | None) -> urllib.request.OpenerDirector:
-    # build_opener would add handlers for file:, ftp: and data: addresses, and redirects.
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        *web_handlers(rule),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
+    return web_opener(rule)

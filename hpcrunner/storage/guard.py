@@ -62,11 +62,22 @@ def connect(
     return socket.create_connection((last, port), timeout, source_address)
 
 
-def web_handlers(rule: HostRule | None) -> tuple[urllib.request.BaseHandler, ...]:
-    """What makes the connections of urllib."""
-    if rule is None:
-        return urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()
-    return _Http(rule), _Https(rule)
+def web_opener(
+    rule: HostRule | None, *more: urllib.request.BaseHandler
+) -> urllib.request.OpenerDirector:
+    """What opens http(s) addresses and no others; it follows a redirect only by ``more``."""
+    # build_opener would add handlers for file:, ftp: and data: addresses, and redirects.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler() if rule is None else _Http(rule),
+        urllib.request.HTTPSHandler() if rule is None else _Https(rule),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        *more,
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 class _Http(urllib.request.HTTPHandler):

@@ -24,7 +24,7 @@ from hpcrunner.storage.contract import (
     StorageError,
     StoreUnreachable,
 )
-from hpcrunner.storage.guard import web_handlers
+from hpcrunner.storage.guard import web_opener
 from hpcrunner.storage.resume import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -182,17 +182,7 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
 
 @lru_cache(maxsize=8)
 def _opener(rule: HostRule | None) -> urllib.request.OpenerDirector:
-    # build_opener would add handlers for file:, ftp: and data: addresses.
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        *web_handlers(rule),
-        urllib.request.HTTPDefaultErrorHandler(),
-        _WebRedirects(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
+    return web_opener(rule, _WebRedirects())
 
 
 def _strong_etag(answer: Any) -> str:

@@ -134,7 +134,7 @@ def _write(stream: _Hashed, found: Download, where: str, path: Path, budget: int
         buffer = memoryview(bytearray(CHUNK))
         while count := stream.readinto(buffer):
             file.write(buffer[:count])
-    return tree.bytes
+    return tree.costs.bytes
 
 
 def file_name(location: Location, otherwise: str) -> str:

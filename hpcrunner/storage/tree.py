@@ -2,10 +2,7 @@
 
 Every folder on the way to a member is opened by itself and never through a link (O_NOFOLLOW), so
 no order of members, links and chains of links can lead a write out of the tree. Links may be
-made, but only if they end inside it.
-
-What an archive may cost is bounded, too, since a few compressed kilobytes can ask for anything:
-bytes, members, the memory for their names, and the steps of walking to them.
+made, but only if they end inside it. What all of it may cost is bounded (costs.py).
 """
 
 from __future__ import annotations
@@ -21,12 +18,10 @@ from types import TracebackType
 from hpcrunner.request.errors import shown
 from hpcrunner.request.units import format_bytes
 from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
+from hpcrunner.storage.costs import Costs
 from hpcrunner.storage.spelling import folded, folds_names
 
-MOST_MEMBERS = 1_000_000
 LONGEST_NAME = 4096  # PATH_MAX
-MOST_NAMES = 128 << 20  # bytes of names that must be remembered to the end
-MOST_STEPS = 20_000_000  # folders opened and links followed
 MOST_LINKS_IN_A_ROW = 40  # Linux follows no more (path_resolution(7))
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,10 +37,9 @@ Parts = tuple[str, ...]
 class Tree:
     """One folder being filled; a context manager. ``where`` names the archive in errors.
 
-    ``bytes`` written count against ``budget`` (None: none) while they are written, holes of
-    sparse files included; ``members`` (files, folders and links made) against MOST_MEMBERS.
-    Methods raise ArchiveRefused or DiskBudgetExceeded; what was written until then stays for
-    the caller to remove.
+    ``costs`` counts the bytes against ``budget`` while they are written, holes of sparse files
+    included, and the files, folders and links that are made. Methods raise ArchiveRefused or
+    DiskBudgetExceeded; what was written until then stays for the caller to remove.
 
     Files get the archive's modes plus reading and writing for the owner, minus set-id bits and
     writing for others; the archive's mtimes; not its owners.
@@ -53,16 +47,12 @@ class Tree:
 
     def __init__(self, folder: Path, budget: int | None, where: str) -> None:
         self.where = where
-        self.bytes = 0
-        self.members = 0
-        self._budget = budget
+        self.costs = Costs(budget, where)
         self.path = folder
         self._root = -1
         self._at: tuple[Parts, int] = ((), -1)
         self._times: list[tuple[str, float]] = []
         self._links: list[str] = []
-        self._names = 0
-        self._steps = 0
         # On a file system that takes A for a: each name as it takes it → as the archive has it.
         self._spelled: dict[str, str] | None = None
 
@@ -90,20 +80,10 @@ class Tree:
             self._leave()
             os.close(self._root)
 
-    def spend(self, count: int) -> None:
-        """Count bytes before they are written."""
-        self.bytes += count
-        if self._budget is not None and self.bytes > self._budget:
-            raise DiskBudgetExceeded(
-                f"needs more than the {format_bytes(self._budget)} of disk it may use",
-                where=self.where,
-                remedy="ask for more with resources_needed.hdd",
-            )
-
     @contextmanager
     def file(self, name: str, mode: int, mtime: float | None = None) -> Iterator[OpenMember]:
         """A new regular file, replacing a file or link of that name. ``mtime`` None: now."""
-        self._count()
+        self.costs.member()
         with self._guarded(name):
             parts = self._parts(name)
             parent = self._parent(parts)
@@ -122,7 +102,7 @@ class Tree:
 
     def folder(self, name: str, mode: int, mtime: float) -> None:
         """A folder, which may be there already. The root's own entry is passed over."""
-        self._count()
+        self.costs.member()
         with self._guarded(name):
             parts = self._parts(name, root=True)
             if not parts:
@@ -136,7 +116,7 @@ class Tree:
 
     def link(self, name: str, target: str, mtime: float) -> None:
         """A symbolic link to something inside the tree, there or not."""
-        self._count()
+        self.costs.member()
         with self._guarded(name):
             parts = self._parts(name)
             depth = len(parts) - 1
@@ -184,7 +164,7 @@ class Tree:
     def full(self, error: OSError) -> DiskBudgetExceeded:
         """The error for a disk that has no more room."""
         return DiskBudgetExceeded(
-            f"the disk is full ({error.strerror}) after {format_bytes(self.bytes)}",
+            f"the disk is full ({error.strerror}) after {format_bytes(self.costs.bytes)}",
             where=self.where,
             remedy="the node's scratch needs more room",
         )
@@ -221,24 +201,8 @@ class Tree:
 
     def _remembered(self, parts: Parts) -> str:
         name = "/".join(parts)
-        self._names += len(name) + 100
-        if self._names > MOST_NAMES:
-            raise self.refused("more names of folders and links than can be remembered")
+        self.costs.name(name)
         return name
-
-    def _step(self) -> None:
-        self._steps += 1
-        if self._steps > MOST_STEPS:
-            raise self.refused("folders and links nested beyond all measure")
-
-    def _count(self) -> None:
-        self.members += 1
-        if self.members > MOST_MEMBERS:
-            raise ArchiveRefused(
-                f"more than {MOST_MEMBERS} members",
-                where=self.where,
-                remedy="pack many small files into fewer large ones",
-            )
 
     def _parent(self, parts: Parts, *, make: bool = True) -> int:
         """The open folder of a member; the last one stays open for the next member."""
@@ -252,13 +216,13 @@ class Tree:
         self._leave()
         for part in wanted[len(there) :]:
             try:
-                self._step()
+                self.costs.step()
                 try:
                     inner = os.open(part, _FOLDER, dir_fd=handle)
                 except FileNotFoundError:
                     if not make:
                         raise
-                    self._count()
+                    self.costs.member()
                     os.mkdir(part, 0o755, dir_fd=handle)
                     inner = os.open(part, _FOLDER, dir_fd=handle)
             finally:
@@ -289,8 +253,9 @@ class Tree:
         at: list[str] = []
         waiting, links = name.split("/")[::-1], 0
         while waiting:
-            self._steps += 1
-            if self._steps > MOST_STEPS:
+            try:
+                self.costs.step()
+            except ArchiveRefused:
                 return True
             part = waiting.pop()
             if part == "..":
@@ -341,7 +306,7 @@ class OpenMember:
 
     def write(self, data: memoryview) -> None:
         """Append bytes."""
-        self._tree.spend(len(data))
+        self._tree.costs.spend(len(data))
         try:
             while data:
                 data = data[os.write(self._handle, data) :]
@@ -355,7 +320,7 @@ class OpenMember:
         """Append a hole. It counts like bytes: whoever copies the file pays for it."""
         if count < 0:
             raise self._tree.refused(f"sparse member {shown(self._name)} is damaged")
-        self._tree.spend(count)
+        self._tree.costs.spend(count)
         with self._sized():
             os.lseek(self._handle, count, os.SEEK_CUR)
         self._hole = self._hole or count > 0

@@ -76,13 +76,13 @@ def unpack(
         if head.startswith(sniff.ZIP):
             with Tree(destination, budget, where) as tree:
                 size = unpack_zip(source, destination.parent, tree)
-            return Unpacked(size, tree.members)
+            return Unpacked(size, tree.costs.members)
         inner, plain = _decompressed(head, source)
         with Tree(destination, budget, where) as tree:
             single = _unpack_tar(inner, plain, tree)
         _drain(plain, _TRAILER)
         _drain(source, None)
-    return Unpacked(tree.bytes, tree.members, single)
+    return Unpacked(tree.costs.bytes, tree.costs.members, single)
 
 
 def _looked_at(stream: Any) -> tuple[bytes, BinaryIO]:

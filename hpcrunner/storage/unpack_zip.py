@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from hpcrunner.request.errors import shown
 from hpcrunner.storage.contract import ArchiveRefused
-from hpcrunner.storage.tree import MOST_MEMBERS, Tree
+from hpcrunner.storage.costs import MOST_MEMBERS
+from hpcrunner.storage.tree import Tree
 
 _CHUNK = 1 << 20
 _LONGEST_TARGET = 4096
@@ -31,9 +32,9 @@ def unpack_zip(stream: BinaryIO, beside: Path, tree: Tree) -> int:
     try:
         with tempfile.TemporaryFile(dir=beside) as spool:
             while data := stream.read(_CHUNK):
-                tree.spend(len(data))
+                tree.costs.spend(len(data))
                 _spool(spool, data, tree)
-            spooled = tree.bytes
+            spooled = tree.costs.bytes
             if _directory_size(spool) > MOST_DIRECTORY:
                 raise tree.refused("a zip with more members than can be remembered")
             with zipfile.ZipFile(spool) as archive:
@@ -48,7 +49,7 @@ def unpack_zip(stream: BinaryIO, beside: Path, tree: Tree) -> int:
             where=tree.where,
             remedy="upload it again, or as a tar",
         ) from None
-    return tree.bytes - spooled
+    return tree.costs.bytes - spooled
 
 
 def _directory_size(spool: BinaryIO) -> int:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcrunner.storage import tree, unpack, unpack_zip, xz
+from hpcrunner.storage import costs, tree, unpack, unpack_zip, xz
 from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
 from hpcrunner.storage.unpack import Unpacked
 
@@ -139,7 +139,7 @@ def test_a_chain_of_links_is_followed_as_far_as_the_kernel_does(box: Path) -> No
 def test_a_long_chain_of_links_costs_no_more_than_each_of_them(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "MOST_STEPS", 2000 * (tree.MOST_LINKS_IN_A_ROW + 1))
+    monkeypatch.setattr(costs, "MOST_STEPS", 2000 * (tree.MOST_LINKS_IN_A_ROW + 1))
     with pytest.raises(ArchiveRefused, match="leads out"):
         run(tar(*chain(2000)), box)
 
@@ -334,7 +334,7 @@ def test_a_sparse_member_comes_whole(box: Path) -> None:
 def test_more_members_than_the_bound_are_refused(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "MOST_MEMBERS", 10)
+    monkeypatch.setattr(costs, "MOST_MEMBERS", 10)
     assert run(tar(*[member(f"{n}", size=0) for n in range(10)]), box).members == 10
     with pytest.raises(ArchiveRefused, match="more than 10 members"):
         run(tar(*[member(f"{n}") for n in range(11)]), box)
@@ -358,7 +358,7 @@ def test_many_members_do_not_pile_up_in_memory(box: Path) -> None:
 def test_names_that_must_be_remembered_are_bounded(
     box: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "MOST_NAMES", 3000)
+    monkeypatch.setattr(costs, "MOST_NAMES", 3000)
     run(tar(*[folder(f"d{n}") for n in range(20)]), box)
     for kind in (lambda n: folder(f"{'x' * 200}{n}"), lambda n: link(f"{'x' * 200}{n}", "f")):
         shutil.rmtree(box)
@@ -370,7 +370,7 @@ def test_ways_to_members_are_bounded(box: Path, monkeypatch: pytest.MonkeyPatch)
     deep = "a/" * 50
     members = [member(f"{deep}{'xy'[n % 2]}/f{n}", size=0) for n in range(20)]
     run(tar(*members), box)
-    monkeypatch.setattr(tree, "MOST_STEPS", 500)
+    monkeypatch.setattr(costs, "MOST_STEPS", 500)
     with pytest.raises(ArchiveRefused, match="nested beyond all measure"):
         run(tar(*members), box)
 
