@@ -30,10 +30,10 @@ from hpcrunner.gateway.measured import Measured
 from hpcrunner.gateway.metadata_store import MetadataStore
 from hpcrunner.gateway.opening import Opener
 from hpcrunner.gateway.options import GatewayOptions
-from hpcrunner.gateway.preparation import Preparation, Preparations
+from hpcrunner.gateway.preparation import Preparations
 from hpcrunner.gateway.reports.reporter import Reporter
 from hpcrunner.gateway.spool import SUBMIT_QUEUE, Spool
-from hpcrunner.gateway.staging.open import Staging, open_staging
+from hpcrunner.gateway.staging.open import open_staging
 from hpcrunner.gateway.track import Track
 from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.keys.keyring import keyring_from
@@ -113,11 +113,12 @@ def put_together(
         client_records = ClientRecords(journal, spool, site, opener, clock=time.time)
         stack.callback(client_records.close)
         metadata_store = _metadata_store(hold, site)
-        staging = open_staging(journal, spool, site, tell)
+        images = open_images(journal, spool, site)
+        staging = open_staging(journal, spool, site, tell, images)
         if staging is not None:
             stack.callback(staging.uploads.close)
         preparations = Preparations(
-            _preparations(hold, site, staging),
+            [*(staging.preparations if staging else ()), *([images] if images else ())],
             clock=time.time,
             largest_array=site.limits.largest_array,
             farewell=LastWords(
@@ -226,13 +227,6 @@ def _reporter(hold: Hold, options: GatewayOptions) -> Reporter | None:
     from hpcrunner.gateway.reports.open import open_teller
 
     return Reporter(hold.journal, partial(open_teller, hold.spool, options.queues, folder))
-
-
-def _preparations(hold: Hold, site: Site, staging: Staging | None) -> list[Preparation]:
-    """What this site's experiments need before they are submitted, one for each kind of thing."""
-    kinds: list[Preparation] = list(staging.preparations) if staging else []
-    images = open_images(hold.journal, hold.spool, site)
-    return [*kinds, images] if images is not None else kinds
 
 
 def _metadata_store(hold: Hold, site: Site) -> MetadataStore | None:

@@ -42,7 +42,13 @@ class Staging:
     documents: Path
 
 
-def open_staging(journal: Reader, spool: Spool, site: Site, tell: Tell = nobody) -> Staging | None:
+def open_staging(
+    journal: Reader,
+    spool: Spool,
+    site: Site,
+    tell: Tell = nobody,
+    images: Preparation | None = None,
+) -> Staging | None:
     """What the site needs of it; None where nodes do all themselves, and always have.
 
     Where the site has changed its mind, what is under way comes to its end. Raises SpoolError.
@@ -71,7 +77,7 @@ def open_staging(journal: Reader, spool: Spool, site: Site, tell: Tell = nobody)
             log.warning("%s: %s", e.id, error.line())
             return None
 
-    preparations = (Fetching(layout, objects), Wheels(layout, site)) if wanted else ()
+    preparations = (Fetching(layout, objects), Wheels(layout, site, images)) if wanted else ()
     return Staging(
         preparations, Uploads(layout, objects, journal, plan, tell=tell), layout.documents
     )

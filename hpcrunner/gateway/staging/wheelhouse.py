@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpcrunner.gateway.staging.inside import Inside
 from hpcrunner.gateway.staging.installer import run
 from hpcrunner.installers import InstallerFailed, last_lines, write_list
 from hpcrunner.interpreter import Interpreter, uv_here
@@ -35,11 +36,15 @@ USED = "used"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be in the folder. ``settings`` steer pip, and may hold an index's token."""
+    """What is to be in the folder. ``settings`` steer pip, and may hold an index's token.
+
+    ``inside`` is the image that the interpreter is in, None for one of this machine.
+    """
 
     interpreter: Interpreter
     phases: tuple[Requirements, ...]
     settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    inside: Inside | None = None
 
     @property
     def key(self) -> str:
@@ -50,6 +55,7 @@ class Wanted:
             self.interpreter.version,
             [phase.canonical for phase in self.phases],
             self.settings,
+            *([self.inside.identity] if self.inside else ()),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -117,6 +123,14 @@ class _Build:
         self._work = work
         self._log = work / "log"
         self._environ = environ
+        self._line: list[str] = []
+        self._uv = uv_here(environ)
+        if wanted.inside is not None:
+            tmp = work / "tmp"
+            tmp.mkdir()
+            self._environ = wanted.inside.environment(os.environ, environ, tmp)
+            self._line = wanted.inside.line(target, work)
+            self._uv = wanted.inside.uv
         self._stopped = stopped
         self._python = str(work / "venv" / "bin" / "python")
 
@@ -141,11 +155,10 @@ class _Build:
         try:
             self._run([path, "-I", "-m", "venv", str(target)])
         except InstallerFailed:
-            uv = uv_here(self._environ)
-            if not uv:
+            if not self._uv:
                 raise
             shutil.rmtree(target, ignore_errors=True)
-            self._run([uv, "venv", "--no-project", "--seed", "--python", path, str(target)])
+            self._run([self._uv, "venv", "--no-project", "--seed", "--python", path, str(target)])
 
     def _pinned(self, line: str) -> str:
         """Build one line's wheel; returns the requirement by name and version."""
@@ -176,7 +189,7 @@ class _Build:
         self._run([*pip, "--wheel-dir", str(target), *more, "--requirement", str(listed)])
 
     def _run(self, words: Sequence[str]) -> None:
-        run(words, self._environ, self._log, self._stopped)
+        run([*self._line, *words], self._environ, self._log, self._stopped)
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -17,14 +18,23 @@ from urllib.parse import urlsplit
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment
-from hpcrunner.gateway.preparation import READY, Attempt, Standing, Waiting, failure_of
+from hpcrunner.gateway.preparation import (
+    READY,
+    Attempt,
+    Preparation,
+    Standing,
+    Waiting,
+    failure_of,
+)
 from hpcrunner.gateway.staging import wheelhouse
+from hpcrunner.gateway.staging.inside import Inside, interpreter_of, open_image
 from hpcrunner.gateway.staging.installer import installer_environment, only_wheels
 from hpcrunner.gateway.staging.layout import Layout, stem
 from hpcrunner.gateway.staging.objects import Stopped
 from hpcrunner.gateway.staging.wheelhouse import USED, Wanted
 from hpcrunner.gateway.staging.workers import Workers
-from hpcrunner.interpreter import choose_interpreter, probe
+from hpcrunner.images.ready import ready_image
+from hpcrunner.interpreter import Interpreter, choose_interpreter, probe
 from hpcrunner.request.errors import shown
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.requirements import (
@@ -33,9 +43,10 @@ from hpcrunner.request.requirements import (
     groom,
     installer_settings,
 )
-from hpcrunner.sites.node_setup import host_rule
+from hpcrunner.sites.node_setup import host_rule, node_setup
 from hpcrunner.sites.site import Site
 from hpcrunner.storage.guard import check_name
+from hpcrunner.usemark import touch_mark
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +69,18 @@ class _Fetch:
     standing: Standing
     folder: str = ""
     stopped: bool = False
+    waits: bool = False  # for its image, in which they are made
 
 
 class Wheels:
-    """The preparation of Python packages."""
+    """The preparation of Python packages.
 
-    def __init__(self, layout: Layout, site: Site) -> None:
+    ``images`` is that of container images: packages for a container are made in its image, once
+    that is there.
+    """
+
+    def __init__(self, layout: Layout, site: Site, images: Preparation | None = None) -> None:
+        self._images = images
         self._layout = layout
         self._site = site
         self._workers = Workers("staging-wheels", THREADS)
@@ -80,13 +97,21 @@ class Wheels:
         needs = listed and planned.installs(self._site.container.pythonenv)
         standing: Standing = Waiting("waits for its Python packages") if needs else READY
         fetch = self._fetches[attempt] = _Fetch(attempt, planned, standing)
-        if needs:
+        if needs and planned.image is not None and self._images is not None:
+            fetch.waits = True
+            fetch.standing = Waiting("waits for its image, and then for its Python packages")
+        elif needs:
             self._workers.give(partial(self._guarded, fetch))
 
     def standing(self, experiment: Experiment) -> Standing | None:
         """See Preparation."""
         fetch = self._fetches.get((experiment.id, experiment.attempt))
-        return fetch.standing if fetch else None
+        if fetch is None:
+            return None
+        if fetch.waits and self._images and self._images.standing(experiment) is READY:
+            fetch.waits = False
+            self._workers.give(partial(self._guarded, fetch))
+        return fetch.standing
 
     def apply(self, experiment: Experiment, planned: PlannedExperiment) -> PlannedExperiment:
         """See Preparation."""
@@ -181,12 +206,11 @@ class Wheels:
         return self._workers.closed.is_set() or all(fetch.stopped for fetch in waiting)
 
     def _wanted(self, planned: PlannedExperiment) -> Wanted:
-        """What the node would install, by the login node's view. Raises EnvironmentFailed."""
-        interpreters = tuple(sorted(self._site.interpreters.items()))
-        path = choose_interpreter(planned.python_version, interpreters, os.environ)
-        interpreter = probe(path, os.environ)
-        if interpreter is None:
-            raise _failed(f"interpreter {path} does not run")
+        """What the node would install, by the login node's view.
+
+        Raises EnvironmentFailed, StorageError of an image, AddressRefused.
+        """
+        interpreter, inside = self._python_of(planned)
         gpus = planned.gpus > 0
         phases = (
             groom(planned.python_packages, interpreter.version, gpus=gpus),
@@ -206,7 +230,22 @@ class Wheels:
                 )
         else:
             self._check_hosts([line for phase in phases for line in phase.lines], settings)
-        return Wanted(interpreter, phases, settings)
+        return Wanted(interpreter, phases, settings, inside)
+
+    def _python_of(self, planned: PlannedExperiment) -> tuple[Interpreter, Inside | None]:
+        if planned.image is not None:
+            # It is there by now; but whether it is what the site demands is looked at here, too.
+            node, ours = node_setup(self._site, 0), os.environ
+            path = ready_image(planned.image, node, ours, lambda *_: None, mark=touch_mark)
+            inside = open_image(self._site, path, ours)
+            with tempfile.TemporaryDirectory(dir=self._layout.wheels, prefix=".look.") as folder:
+                return interpreter_of(inside, Path(folder), ours), inside
+        interpreters = tuple(sorted(self._site.interpreters.items()))
+        path = choose_interpreter(planned.python_version, interpreters, os.environ)
+        interpreter = probe(path, os.environ)
+        if interpreter is None:
+            raise _failed(f"interpreter {path} does not run")
+        return interpreter, None
 
     def _check_hosts(self, lines: Iterable[str], settings: Iterable[tuple[str, str]]) -> None:
         """By name: what pip is led to from there, and what it runs, nobody here sees.
