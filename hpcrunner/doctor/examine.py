@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -32,12 +32,15 @@ from hpcrunner.errors import HpcrunnerError
 from hpcrunner.mounts import mount_of
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.request.location import Location
-from hpcrunner.request.probe import ProbeCommand, ProbeOrder
+from hpcrunner.request.probe import ProbeCommand, ProbeOrder, digest
+from hpcrunner.request.redact import is_secret_variable
 from hpcrunner.schedulers.choose import open_scheduler
 from hpcrunner.sites.load import with_changes
 from hpcrunner.sites.placement import NoFit
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
+
+_SHORTEST = 8  # characters of a secret; shorter values are alike by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +235,9 @@ def _probes(site: Site, work: _Round, planted: str) -> Iterator[Probe]:
 
 def _order(site: Site, work: _Round, planted: str, spec: JobSpec, *, whole: bool) -> ProbeOrder:
     commands = list(_container_commands(site, spec, work.wishes.image))
+    secrets_here = tuple(_secrets(site, work.edge.environ, planted))
     if not whole:
-        return ProbeOrder(planted, (), tuple(commands), (), spec.cpus, spec.gpus)
+        return ProbeOrder(planted, (), tuple(commands), (), spec.cpus, spec.gpus, secrets_here)
     if work.cluster.step:
         commands.insert(0, ProbeCommand(STEP, work.cluster.step))
     writable = [("scratch", site.scratch), ("cache", site.cache)]
@@ -246,7 +250,15 @@ def _order(site: Site, work: _Round, planted: str, spec: JobSpec, *, whole: bool
         tuple(work.stores) if site.staging == "node" else (),
         spec.cpus,
         spec.gpus,
+        secrets_here,
     )
+
+
+def _secrets(site: Site, environ: Mapping[str, str], planted: str) -> Iterator[tuple[str, str]]:
+    """This session's secrets, but for what the site itself gives to its jobs."""
+    for name, value in environ.items():
+        if is_secret_variable(name) and len(value) >= _SHORTEST and name not in site.environment:
+            yield name, digest(planted, value)
 
 
 def _container_commands(site: Site, spec: JobSpec, image: str) -> Iterator[ProbeCommand]:

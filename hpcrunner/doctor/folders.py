@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hpcrunner.doctor.finding import Finding, fault, ok, warning
 from hpcrunner.mounts import Mount, mount_of
+from hpcrunner.request.probe import skew
 from hpcrunner.request.units import format_bytes
 
 _ROUNDS = 5
@@ -154,17 +155,17 @@ def _inconvenient(facts: FolderFacts, where: str) -> Iterator[Finding]:
 
 def _measured(own: Path) -> dict[str, float | None]:
     sync, rename, lock = [], [], []
-    skew = 0.0
+    apart = 0.0
     locks = True
     for number in range(_ROUNDS):
         file = own / f"file{number}"
-        began = time.monotonic()
+        began, before = time.monotonic(), time.time()
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(handle, b"probe")
             os.fsync(handle)
             synced = time.monotonic()
-            skew = time.time() - os.fstat(handle).st_mtime
+            apart = skew(before, os.fstat(handle).st_mtime, time.time())
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 fcntl.flock(handle, fcntl.LOCK_UN)
@@ -182,7 +183,7 @@ def _measured(own: Path) -> dict[str, float | None]:
         "sync": middle(sync),
         "rename": middle(rename),
         "lock": middle(lock) if locks else None,
-        "skew": skew,
+        "skew": apart,
     }
 
 

@@ -27,7 +27,7 @@ def judge_probe(seen: Seen, site: Site, login_skew: float, differs: Sequence[str
         return found
     where = f"node {seen.node}"
     found += judge_versions(report, where)
-    found.append(judge_leak(report, where))
+    found += judge_leak(report, where)
     found += (judge_folder(folder, where) for folder in report.folders)
     found += (f for command in report.commands for f in judge_command(command, site, where))
     found += judge_gpus(seen, report, site, where)
@@ -74,17 +74,27 @@ def judge_versions(report: ProbeReport, where: str) -> Iterator[Finding]:
         yield ok("node.python", f"hpcrunner {report.hpcrunner} on Python {report.python}", where)
 
 
-def judge_leak(report: ProbeReport, where: str) -> Finding:
-    """The variable that was planted here must not be there."""
+def judge_leak(report: ProbeReport, where: str) -> Iterator[Finding]:
+    """The variable that was planted here must not be there, and no secret of this session."""
     if report.leaked:
-        return fault(
+        yield fault(
             "node.environment",
             "a variable of this login session reached the job",
             where,
             "a wrapper of the scheduler's commands, or a plugin of it, hands the environment on: "
             "tell the administrators, and start the gateway from a clean environment (env -i)",
         )
-    return ok("node.environment", "nothing of this session reached the job", where)
+    if report.secrets:
+        yield warning(
+            "node.environment",
+            f"{', '.join(report.secrets)} of this login session has the same value in the job, "
+            "where every payload can read it",
+            where,
+            "it comes with a file that both read, or from the scheduler: take it out of your "
+            "shell's start files, and of what the site's prologue reads",
+        )
+    if not report.leaked and not report.secrets:
+        yield ok("node.environment", "nothing of this session reached the job", where)
 
 
 def judge_folder(seen: FolderSeen, where: str) -> Finding:

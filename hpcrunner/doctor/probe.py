@@ -23,6 +23,7 @@ from hpcrunner.request.probe import (
     ProbeReport,
     report_from_json,
 )
+from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import (
     Job,
     JobState,
@@ -38,7 +39,9 @@ from hpcrunner.sync import sync_folder
 FOLDER = "doctor"
 _LONGEST = 300  # seconds that a probe asks for
 _RUNS = 180.0  # seconds that one may take, once it runs
-_LATE = 30.0  # seconds that its report may show late, once it has ended; or record_wait
+# Seconds that its report may show late, once it has ended: of a job that failed, and at most of one
+# that ended well, which has left a report; twice record_wait, so as to tell how late records are.
+_LATE, _LATEST = 30.0, 180.0
 _TICK = 0.5
 _LOOKS = 5.0  # seconds between two questions to the scheduler
 _LAST_LINES = 3
@@ -125,7 +128,7 @@ def run_probes(
         while running:
             _look(running, scheduler, began)
             for name, job in list(running.items()):
-                seen = job.judge(edge.clock(), wait, min(site.record_wait, _LATE))
+                seen = job.judge(edge.clock(), wait, site.record_wait)
                 if seen is not None:
                     done[name] = seen
                     if seen.report is None:
@@ -152,7 +155,7 @@ class _Running:
         self._running_since: float | None = None
         self._ended_at: float | None = None
 
-    def judge(self, now: float, wait: float, late: float) -> Seen | None:
+    def judge(self, now: float, wait: float, record_wait: float) -> Seen | None:
         """What came of it, or None while nobody knows."""
         sighting, node = self.sighting, self.sighting.node if self.sighting else ""
         report = _report(self.batch.folder)
@@ -165,7 +168,12 @@ class _Running:
         state = sighting.state if sighting else None
         if state is JobState.ENDED:
             self._ended_at = self._ended_at or now
-            if now - self._ended_at >= late:
+            since = now - self._ended_at
+            if sighting and sighting.reason is Reason.COMPLETED:
+                if since >= min(max(2 * record_wait, _LATE), _LATEST):
+                    what = f"ended well, and its report did not show here within {since:.0f} s"
+                    return self._failed(f"{what}{self._output()}", now)
+            elif since >= min(record_wait, _LATE):
                 word = sighting.word if sighting else ""
                 return self._failed(f"ended ({word}) and left no report{self._output()}", now)
             return None

@@ -32,7 +32,9 @@ from hpcrunner.request.probe import (
     ProbeOrder,
     ProbeReport,
     StoreSeen,
+    digest,
     order_from_json,
+    skew,
 )
 from hpcrunner.request.scheduler_words import words_of
 from hpcrunner.sessions import end_session
@@ -77,6 +79,11 @@ def _report(order: ProbeOrder, folder: Path, environ: Mapping[str, str]) -> Prob
         stores=tuple(_store(location) for location in order.stores),
         skew=_skew(folder),
         written_at=time.time(),
+        secrets=tuple(
+            name
+            for name, value in order.secrets
+            if name in environ and digest(order.planted, environ[name]) == value
+        ),
     )
 
 
@@ -170,7 +177,8 @@ def _store(location: Location) -> StoreSeen:
 def _skew(folder: Path) -> float:
     """This clock less that of the file system's server, which stamps the file."""
     with tempfile.NamedTemporaryFile(dir=folder) as file:
+        before = time.time()
         file.write(b"probe")
         file.flush()
         os.fsync(file.fileno())
-        return time.time() - os.fstat(file.fileno()).st_mtime
+        return skew(before, os.fstat(file.fileno()).st_mtime, time.time())

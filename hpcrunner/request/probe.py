@@ -10,6 +10,7 @@ starts the same job side, which finds no plan there, and looks instead of runnin
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ class ProbeOrder:
 
     ``planted`` is the name of a variable that must not reach the job. ``folders`` are names and
     paths, which may hold ``$NAME``, to write in. ``cpus`` and ``gpus`` are what the job asked for.
+    ``secrets`` are names of variables of the login session, each with the ``digest`` of its value.
     """
 
     planted: str
@@ -51,6 +53,7 @@ class ProbeOrder:
     stores: tuple[Location, ...] = field(default=(), repr=False)
     cpus: int = 1
     gpus: int = 0
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def to_json(self) -> str:
         """The order as JSON text."""
@@ -91,7 +94,8 @@ class ProbeReport:
 
     ``node`` is the scheduler's name for the host, empty where it has none. ``skew`` is the node's
     clock less that of the spool's file system (s); ``written_at`` is the node's time (epoch).
-    ``devices`` are the GPUs that were handed out.
+    ``devices`` are the GPUs that were handed out. ``secrets`` are the names of those variables that
+    have the value of the login session in the job, too.
     """
 
     host: str
@@ -107,10 +111,25 @@ class ProbeReport:
     stores: tuple[StoreSeen, ...]
     skew: float
     written_at: float
+    secrets: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The report as JSON text."""
         return json.dumps(asdict(self))
+
+
+def digest(order: str, value: str) -> str:
+    """A value as it is compared without being told; ``order`` is the random name of its order."""
+    return hashlib.sha256(f"{order}\0{value}".encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def skew(before: float, stamped: float, after: float) -> float:
+    """How far this clock is from the one that stamped a file, in seconds.
+
+    It was stamped at some time from ``before`` to ``after``, which are apart where the file system
+    is slow.
+    """
+    return max(before - stamped, 0.0) or min(after - stamped, 0.0)
 
 
 def order_from_json(text: str, *, where: str) -> ProbeOrder:
@@ -121,6 +140,7 @@ def order_from_json(text: str, *, where: str) -> ProbeOrder:
             **{
                 **raw,
                 "folders": tuple((name, path) for name, path in raw["folders"]),
+                "secrets": tuple((name, value) for name, value in raw["secrets"]),
                 "commands": tuple(
                     ProbeCommand(**{**c, "argv": tuple(c["argv"])}) for c in raw["commands"]
                 ),
@@ -143,6 +163,7 @@ def report_from_json(text: str, *, where: str) -> ProbeReport:
             **{
                 **raw,
                 "devices": tuple(str(device) for device in raw["devices"]),
+                "secrets": tuple(str(name) for name in raw["secrets"]),
                 "folders": tuple(FolderSeen(**f) for f in raw["folders"]),
                 "commands": tuple(CommandSeen(**c) for c in raw["commands"]),
                 "stores": tuple(StoreSeen(**s) for s in raw["stores"]),

@@ -133,10 +133,15 @@ def _is_secret(member: str, parent: str) -> bool:
     return _SECRET_MEMBER.search(member) is not None
 
 
+def is_secret_variable(name: str) -> bool:
+    """Whether a variable of that name is taken to hold a secret."""
+    return bool(_VARIABLE.fullmatch(name) and _VARIABLE_WORD.search(name))
+
+
 def _announces_secret(word: str) -> bool:
     if word.startswith("-"):
         return _SECRET_OPTION.fullmatch(word) is not None
-    return bool(_VARIABLE.fullmatch(word) and _VARIABLE_WORD.search(word))
+    return is_secret_variable(word)
 
 
 def _redacted_word(text: str) -> str:

@@ -34,6 +34,7 @@ from hpcrunner.doctor.login import (
 from hpcrunner.doctor.slurm.cluster import TRAPS
 from hpcrunner.gateway.lock import Contender
 from hpcrunner.mounts import Mount, holder
+from hpcrunner.request.probe import skew
 from hpcrunner.schedulers.command import Completed
 from hpcrunner.sites.site import Site
 
@@ -215,3 +216,18 @@ def test_no_finding_shows_a_secret() -> None:
     found = fault("broker", "refused", "amqp://me:hunter2@broker/", "see amqp://me:hunter2@broker/")
     assert "hunter2" not in found.line() and "hunter2" not in str(found.parts())
     assert ok("x", "two\nlines").line() == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("before", "stamped", "after", "apart"),
+    [
+        (100.0, 100.0, 100.0, 0.0),
+        (100.0, 107.0, 112.0, 0.0),  # it took long, and the clocks may well agree
+        (100.0, 60.0, 112.0, 40.0),
+        (100.0, 130.0, 112.0, -18.0),
+    ],
+)
+def test_a_slow_file_system_is_no_difference_of_clocks(
+    before: float, stamped: float, after: float, apart: float
+) -> None:
+    assert skew(before, stamped, after) == apart

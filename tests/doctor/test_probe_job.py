@@ -36,6 +36,7 @@ from hpcrunner.request.probe import (
     order_from_json,
     report_from_json,
 )
+from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import (
     Job,
     JobState,
@@ -167,6 +168,25 @@ def test_a_backend_that_hands_the_environment_on_is_found_out(
     assert found["node.environment"].verdict is Verdict.FAULT
 
 
+def test_a_secret_that_a_start_file_hands_to_jobs_too_is_named_and_not_told(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = "export HUB_TOKEN=hunter2-hunter2 SHORT_KEY=x OTHER_KEY=aaaaaaaa\n"
+    (tmp_path / "profile").write_text(exported)
+    for name, value in (
+        ("HUB_TOKEN", "hunter2-hunter2"),
+        ("SHORT_KEY", "x"),
+        ("OTHER_KEY", "bbbbbbbb"),
+        ("ABSENT_SECRET", "hunter3-hunter3"),
+    ):
+        monkeypatch.setenv(name, value)
+    own = Site.model_validate({**dict(site), "prologue": [f". {tmp_path}/profile"]})
+    finding = by_check(list(examine(own, wishes(), Edge())))["node.environment"]
+    assert finding.verdict is Verdict.WARNING
+    assert finding.what.startswith("HUB_TOKEN of this login session has the same value in the job")
+    assert "hunter" not in finding.line()
+
+
 # On the node.
 
 
@@ -222,7 +242,10 @@ def test_an_order_survives_json_and_damage_is_told(tmp_path: Path) -> None:
     )
     assert order_from_json(order.to_json(), where="x") == order
     assert "secret" not in repr(order)
-    assert report_from_json(REPORT.to_json(), where="x") == REPORT
+    named = replace(order, secrets=(("HUB_TOKEN", "digest"),))
+    assert order_from_json(named.to_json(), where="x") == named
+    for report in (REPORT, replace(REPORT, secrets=("HUB_TOKEN",))):
+        assert report_from_json(report.to_json(), where="x") == report
     for text in ("", "[]", "{}", '{"planted": 1', json.dumps({"folders": 3})):
         with pytest.raises(Exception, match="not a probe's"):
             order_from_json(text, where="x")
@@ -238,8 +261,12 @@ class Scheduler:
 
     name = "told"
 
-    def __init__(self, *states: JobState, report: str | None = None) -> None:
+    def __init__(
+        self, *states: JobState, report: str | None = None, reason: Reason | None = None
+    ) -> None:
         self.states = list(states)
+        self.reason = reason
+        self.folder: Path | None = None
         self.report = report
         self.cancelled: list[str] = []
         self.error: Exception | None = None
@@ -248,6 +275,7 @@ class Scheduler:
     def submit(self, batch: Batch) -> Submission:
         if self.error is not None:
             raise self.error
+        self.folder = batch.folder
         if self.report is not None:
             (batch.folder / REPORT_NAME).write_text(self.report)
         return Submission(("7",))
@@ -258,7 +286,8 @@ class Scheduler:
 
     def look_up(self, jobs: Sequence[Job], since: float) -> Mapping[Job, Sighting]:
         state = self.states[0] if len(self.states) == 1 else self.states.pop(0)
-        return dict.fromkeys(jobs, Sighting(Witness.FOUND, state, state.value, pending="Priority"))
+        seen = Sighting(Witness.FOUND, state, state.value, reason=self.reason, pending="Priority")
+        return dict.fromkeys(jobs, seen)
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         self.cancelled += [job.id for job in jobs]
@@ -304,6 +333,40 @@ def test_a_report_ends_the_wait_and_nothing_is_cancelled(
     scheduler = Scheduler(JobState.QUEUED, report=REPORT.to_json())
     seen = probed(scheduler)
     assert seen.report == REPORT and scheduler.cancelled == []
+
+
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        (20, "warning: the node's report showed here after 20.0 s"),
+        (
+            100,
+            "fault: the node's report showed here after 100.0 s; endings would be judged without",
+        ),
+        (200, "fault: ended well, and its report did not show here within 180 s"),
+    ],
+)
+def test_a_report_that_shows_late_is_waited_for_and_told(
+    late: int, words: str, site: Site, tmp_path: Path
+) -> None:
+    scheduler = Scheduler(JobState.ENDED, reason=Reason.COMPLETED)
+    now = [1000.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += 1.0
+        if now[0] == 1000.0 + late and scheduler.folder is not None:
+            (scheduler.folder / REPORT_NAME).write_text(REPORT.to_json())
+
+    probe, edge = Probe("cpu", cpu_spec(site), ORDER), Edge(clock=lambda: now[0], pause=pause)
+    (seen,) = run_probes([probe], site, scheduler, tmp_path, edge, wait=20.0)
+    told = [f"{f.verdict.value}: {f.what}; {f.remedy}" for f in judge_probe(seen, site, 0.0, ())]
+    assert len([line for line in told if line.startswith(words)]) == 1, told
+
+
+def test_a_job_that_failed_is_not_waited_for_as_long(probed: Callable[[Scheduler], Seen]) -> None:
+    scheduler = Scheduler(JobState.ENDED, reason=Reason.SCHEDULER_FAILED)
+    seen = probed(scheduler)
+    assert "ended (ENDED) and left no report" in seen.trouble and seen.seconds <= 31
 
 
 def test_a_report_that_cannot_be_read_is_told(probed: Callable[[Scheduler], Seen]) -> None:
