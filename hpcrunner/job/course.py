@@ -34,6 +34,7 @@ from hpcrunner.job.memory import MemoryWitness
 from hpcrunner.job.metadata import Metadata
 from hpcrunner.job.metadatafiles import MetadataFiles, accession_of
 from hpcrunner.job.output import Tee
+from hpcrunner.job.packages import read_packages
 from hpcrunner.job.parallel import in_parallel
 from hpcrunner.job.payload import PythonHome, payload_environment, payload_words
 from hpcrunner.job.payloadrun import PayloadRun
@@ -192,6 +193,8 @@ class Course:
             )
             if self.container is None:
                 python = prepare_python(experiment, plan.setup, workspace, self.environ, events)
+                if self.metadata is not None and python.venv:
+                    self.metadata.packages = read_packages(Path(python.venv))
             else:
                 python = prepare_inside(self.container, experiment, plan.setup, events)
             crashpoint("job.environment_ready")

@@ -30,6 +30,7 @@ from hpcrunner.job.build import build, builder_environment
 from hpcrunner.job.cache import USED, start_sweep
 from hpcrunner.job.events import Events
 from hpcrunner.job.limits import duration
+from hpcrunner.job.packages import write_packages
 from hpcrunner.job.payload import PythonHome, expanded
 from hpcrunner.job.workspace import Workspace
 from hpcrunner.nodefolders import expand, private_folder, remove_tree
@@ -88,7 +89,9 @@ def prepare_python(
         temporary.mkdir(mode=0o700)
         try:
             tools = builder_environment(environ, settings, cache) | {"TMPDIR": str(temporary)}
-            return build(target, interpreter, phases, tools, log, wheels=wheels)
+            resolved = build(target, interpreter, phases, tools, log, wheels=wheels)
+            write_packages(target)
+            return resolved
         finally:
             with suppress(OSError):
                 remove_tree(temporary)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from hpcrunner.job.claim import restart_count
 from hpcrunner.job.events import Events
+from hpcrunner.job.packages import Package
 from hpcrunner.job.scraper import PERIOD, Scraper
 from hpcrunner.request.documents import (
     PREFIX,
@@ -38,6 +39,7 @@ class Metadata:
     """The documents of an attempt while it goes on; events tell the gateway of changes.
 
     ``logs`` is the site's ``schema_logs``: whether ordinary output is part of the log.
+    ``packages`` is what the payload's environment has installed; events leave it out.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Metadata:
         self._began = time.monotonic()
         self._due = self._began
         self._noted = ""
+        self.packages: list[Package] = []
         self.scraper = Scraper(logs=logs, changed=self._note_if_due)
         self.scraper.say("Init")
         self.scraper.tell(_facts(experiment, accession, environ))
@@ -97,6 +100,8 @@ class Metadata:
         """The documents as they are now, by file name."""
         document = self.scraper.document()
         document[PROTECTED]["log"] = self.scraper.log()
+        if self.packages:
+            document[PROTECTED]["pipdeptree"] = self.packages
         return {
             scrape_name(self.accession): as_text(document).encode() + b"\n",
             request_name(self.accession): request_document(self._experiment),

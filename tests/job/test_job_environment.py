@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -258,7 +259,8 @@ def test_the_client_library_that_the_code_brings_is_built_and_installed(
 def test_six_experiments_of_one_environment_build_it_once_from_the_real_index(node: Node) -> None:
     script = "import six, sys; print(six.__version__, sys.prefix)"
     experiment = node.script(script, python_packages=("six==1.17.0", "pkg-resources==0.0.0"))
-    six = [replace(experiment, name=f"k-{n}", artifacts=experiment.artifacts[:1]) for n in range(6)]
+    artifacts = (experiment.artifacts[0], node.artifact("_metadata"))
+    six = [replace(experiment, name=f"k-{n}", artifacts=artifacts) for n in range(6)]
     node.write(*six)
     for process in [node.start(n) for n in range(1, 7)]:
         assert process.wait(120) == 0, node.log()
@@ -268,6 +270,11 @@ def test_six_experiments_of_one_environment_build_it_once_from_the_real_index(no
     assert records[0].last_lines[0].startswith("1.17.0 ")
     assert sum(node.event("built", n) is not None for n in range(1, 7)) == 1
     assert node.event("left_out") is not None
+    told = [json.loads(path.read_text()) for path in node.store.glob("metadata/scrape-*.json")]
+    packages = [
+        {p["package"]["key"]: p["package"] for p in t["studioml"]["pipdeptree"]} for t in told
+    ]
+    assert [p["six"]["installed_version"] for p in packages] == ["1.17.0"] * 6
 
 
 def test_a_package_that_no_index_has_ends_the_attempt_with_the_installers_words(
