@@ -9,9 +9,12 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +58,14 @@ def an_index(folder: Path) -> Path:
 
 
 class Run:
-    """One user's flow with a store that is a server: ``cut`` takes the jobs' network away."""
+    """One user's flow with a store that is a server: ``cut`` takes the jobs' network away.
 
-    def __init__(self, flow: Any, s3: S3Server, index: Path, *, cut: bool) -> None:
+    With ``containers`` the payload runs in one, of a Python that the login node has no other of.
+    """
+
+    def __init__(
+        self, flow: Any, s3: S3Server, index: str, *, cut: bool, containers: Any = None
+    ) -> None:
         self.flow = flow
         self.s3 = s3
         keys = "settle: 15\nretries: {infrastructure: 0}"
@@ -69,16 +77,25 @@ class Run:
             )
             python.chmod(0o755)
             keys += f"\nstaging: gateway\ngateway_hosts: [127.0.0.1]\npython: {python}"
-        flow.write_site(**{"settle: 15": keys})
+        changes = {"settle: 15": keys}
+        if containers:
+            runtime = f"runtime: apptainer\n  program: {containers.program}"
+            changes["runtime: apptainer"] = f"{runtime}\n  pythonenv: install"
+        flow.write_site(**changes)
         (flow.folder / "workspace").mkdir()
         (flow.folder / "workspace" / "run.py").write_text(RUN)
         self.end = flow.folder / "end"
-        env = {"END": str(self.end), "PIP_FIND_LINKS": str(index), "UV_FIND_LINKS": str(index)}
+        env = {"END": str(self.end), "PIP_FIND_LINKS": index, "UV_FIND_LINKS": index}
         env |= {"PIP_NO_INDEX": "1", "UV_NO_INDEX": "1"}
         work = Work("run.py", packages=("alpha==1.5",), environment=env)
         self.key, body = upload_work(work, flow.folder / "workspace", s3.stores)
         message = json.loads(body)
         message["config"]["saveWorkspaceFrequency"] = "1s"
+        if containers:
+            image = {"qualified": str(containers.python), "mutable": False}
+            message["experiment"]["artifacts"]["_singularity"] = image
+            message["experiment"]["pythonver"] = "3.0"
+            message["config"]["env"]["END"] = "/"  # which is seen inside
         publish(flow.folder / "queue" / "local_tests", json.dumps(message).encode())
         subprocess.run(["chown", "-R", flow.cluster.user, flow.folder], check=True)
         self.process = flow.gateway("--limit-tasks", "1")
@@ -108,11 +125,21 @@ class Run:
             time.sleep(0.2)
 
 
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The folder as a page of links."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
 def test_offline_nodes_give_the_same_results_by_sbatch_and_by_drmaa(
     cluster: Any, workdir: Path, flow_type: Any
 ) -> None:
     """The gateway dies while the jobs run; the next one brings out what they left."""
-    index = an_index(workdir / "index")
+    index = str(an_index(workdir / "index"))
     (workdir / "s3").mkdir()
 
     def flow(name: str, scheduler: str) -> Any:
@@ -156,3 +183,27 @@ def test_offline_nodes_give_the_same_results_by_sbatch_and_by_drmaa(
             assert run.members("retval") == {"./retval": b"42"}
             assert run.object("modeldir") == online.object("modeldir") != b""
             assert run.record()["hpcrunner"]["reason"] == "COMPLETED"
+
+
+def test_packages_for_a_container_are_made_in_its_image_where_there_is_a_network(
+    cluster: Any, containers: Any, workdir: Path, flow_type: Any
+) -> None:
+    """The image's Python is asked, and not the one that the request names: there is none such."""
+    an_index(workdir / "index")
+    (workdir / "s3").mkdir()
+    (workdir / "inside").mkdir()
+    shutil.chown(workdir / "inside", cluster.user)
+    flow = flow_type(cluster, workdir / "inside", "sbatch")
+    with s3_server(workdir / "s3") as s3, served(workdir / "index") as index:
+        run = Run(flow, s3, index, cut=True, containers=containers)
+        try:
+            assert run.process.wait(240) == 0, flow.log()
+        finally:
+            run.process.kill()
+        (row,) = flow.status(run.key)
+        assert (row["state"], row["attempt"]) == ("SUCCEEDED", 1), flow.log()
+        assert run.members("output") == {"./output": b"alpha 1.5\n"}
+        assert run.members("retval") == {"./retval": b"42"}
+        assert run.record()["hpcrunner"]["reason"] == "COMPLETED"
+        (wheels,) = (flow.folder / "spool" / "staging" / "wheels").glob("[0-9a-f]*")
+        assert [path.name for path in wheels.glob("*.whl")] == ["alpha-1.5-py3-none-any.whl"]
