@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.retention import ages_of
-from hpcrunner.gateway.spool import PRIVATE_FILE, Spool, SpoolError, write_synced
+from hpcrunner.gateway.spool import PRIVATE_FILE, Spool, SpoolError
 from hpcrunner.gateway.sweep import Sweep
 from hpcrunner.notices import Notices
 from hpcrunner.sites.site import Site
-from hpcrunner.sync import sync_folder
+from hpcrunner.sync import sync_folder, write_synced
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
-from hpcrunner.gateway.spool import PRIVATE_FILE, Spool, SpoolError, write_synced
-from hpcrunner.sync import sync_folder
+from hpcrunner.gateway.spool import PRIVATE_FILE, Spool, SpoolError
+from hpcrunner.sync import sync_folder, write_synced
 
 _LONGEST_REASON = 500
 _LONGEST_MARK = 4096

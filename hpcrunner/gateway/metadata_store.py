@@ -24,7 +24,7 @@ from typing import Any
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import EndedAttempt, Experiment
 from hpcrunner.gateway.reader import Reader
-from hpcrunner.gateway.spool import PRIVATE_FILE, Spool, write_synced
+from hpcrunner.gateway.spool import Spool
 from hpcrunner.notices import Notices
 from hpcrunner.request.decode import decode_message
 from hpcrunner.request.errors import RequestError
@@ -32,6 +32,7 @@ from hpcrunner.request.location import Location, TlsFiles
 from hpcrunner.request.naming import experiment_name
 from hpcrunner.request.redact import redact_document, redact_text
 from hpcrunner.storage.contract import Store
+from hpcrunner.sync import write_synced
 
 log = logging.getLogger(__name__)
 
@@ -251,5 +252,5 @@ def _read_mark(path: Path, address: str) -> int:
 def _write_mark(path: Path, address: str, after: int) -> None:
     unfinished = path.with_name(f".{path.name}")
     unfinished.unlink(missing_ok=True)
-    write_synced(unfinished, json.dumps({"store": address, "after": after}), PRIVATE_FILE)
+    write_synced(unfinished, json.dumps({"store": address, "after": after}))
     unfinished.rename(path)

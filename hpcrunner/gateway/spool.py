@@ -40,7 +40,7 @@ from hpcrunner.request.plan import (
     PlanError,
     read_plan,
 )
-from hpcrunner.sync import sync_folder
+from hpcrunner.sync import sync_folder, write_synced
 
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
@@ -275,12 +275,3 @@ class Spool:
     def wish_taken(self, verb: Verb, experiment: str) -> None:
         """The wish is journalled: forget the file."""
         (self.wish_root / verb.value / experiment).unlink(missing_ok=True)
-
-
-def write_synced(path: Path, text: str, mode: int) -> None:
-    """Write a new file with that mode and sync its bytes. Raises OSError."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -45,7 +45,7 @@ from hpcrunner.request.reasons import Reason
 from hpcrunner.request.units import format_bytes
 from hpcrunner.sharedlock import try_lock
 from hpcrunner.storage.contract import StorageError
-from hpcrunner.sync import sync_folder
+from hpcrunner.sync import replace_synced, sync_folder
 from hpcrunner.usemark import clock_of, mark_used
 from hpcrunner.wrecks import clear_wrecks, name_for
 
@@ -175,7 +175,9 @@ class ImageCache:
                     image, size = self._keep(pull(scratch))
                 crashpoint("images.kept")
                 now = self._now()
-                _write(self.folder / f"{key}.json", _as_json(Entry(reference, image.name, now)))
+                replace_synced(
+                    self.folder / f"{key}.json", _as_json(Entry(reference, image.name, now))
+                )
             except OSError as error:
                 if says_full(error) or error.errno == errno.EFBIG:
                     raise no_room(reference, self.folder) from None
@@ -187,7 +189,7 @@ class ImageCache:
                 return old
             said = {"line": error.line(), "reason": error.reason.value, "at": self._now()}
             with suppress(OSError):
-                _write(self.folder / f"{key}.failed", json.dumps(said))
+                replace_synced(self.folder / f"{key}.failed", json.dumps(said))
             raise
         took = time.monotonic() - began
         self._tell("pulled", f"image {reference}: {format_bytes(size)} in {took:.1f} s")
@@ -219,7 +221,9 @@ class ImageCache:
         if entry is not None:
             later = self._now() + _NOT_AGAIN_BEFORE
             with suppress(OSError):
-                _write(path, _as_json(Entry(entry.reference, entry.image, entry.pulled, later)))
+                replace_synced(
+                    path, _as_json(Entry(entry.reference, entry.image, entry.pulled, later))
+                )
 
     @contextmanager
     def _scratch(self, key: str) -> Iterator[Path]:
@@ -305,17 +309,3 @@ def _as_json(entry: Entry) -> str:
             "look_again": entry.look_again,
         }
     )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +43,7 @@ from hpcrunner.request.requirements import (
     with_pins,
 )
 from hpcrunner.sharedlock import try_lock
+from hpcrunner.sync import replace_synced
 from hpcrunner.usemark import mark_used
 from hpcrunner.wrecks import clear_wrecks, name_for
 
@@ -262,10 +262,10 @@ class Cached:
             with suppress(OSError):
                 remove_tree(target)
             if isinstance(error, EnvironmentFailed):
-                _write_by_rename(self._failed, error.line())
+                replace_synced(self._failed, error.line())
             raise
         crashpoint("job.environment_built")
-        _write_by_rename(self._current, target.name)
+        replace_synced(self._current, target.name)
         return target
 
 
@@ -275,12 +275,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def _write_by_rename(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from hpcrunner.keys.requestkeys import KEY_FILE, KEY_FOLDER
 from hpcrunner.request.errors import KeyInvalid
-from hpcrunner.sync import sync_folder
+from hpcrunner.sync import sync_folder, write_synced
 
 PUBLIC_FILE = "ssh-publickey"
 BITS = 4096
@@ -40,8 +39,8 @@ def make_request_key(folder: Path, name: str = "") -> tuple[Path, Path]:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(private, pem, 0o600)
-        _write(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1), 0o644)
+        write_synced(private, pem, 0o600)
+        write_synced(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1), 0o644)
         sync_folder(place)
     except FileExistsError as error:
         raise KeyInvalid(
@@ -50,11 +49,3 @@ def make_request_key(folder: Path, name: str = "") -> tuple[Path, Path]:
     except OSError as error:
         raise KeyInvalid(str(error.strerror), where=str(place)) from error
     return private, public
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcrunner.schedulers.processes import Identity
-from hpcrunner.sync import sync_folder
+from hpcrunner.sync import sync_folder, write_synced
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Store:
         new.mkdir(mode=0o700)
         try:
             (new / "exits").mkdir(mode=0o700)
-            _write_synced(new / "job.json", json.dumps(asdict(job)))
+            write_synced(new / "job.json", json.dumps(asdict(job)))
             sync_folder(new)
             if self.find(job.name) is None:
                 with contextlib.suppress(FileExistsError):
@@ -196,10 +196,3 @@ def _append(path: Path, text: str, *, sync: bool) -> None:
             os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
