@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shlex
 import signal
@@ -19,16 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import KEYS, S3Server, s3_server
+from s3_server import KEYS, S3Server, s3_server, server, tool
 
+from dev.queue_servers import free_port
 from hpcrunner.client.build import Work
 from hpcrunner.client.publish import publish
 from hpcrunner.client.upload import upload_work
 from hpcrunner.crashpoint import PREPARING_POINTS, VARIABLE
 from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.reader import Reader
+from hpcrunner.request.location import Location
+from hpcrunner.request.model import AwsCredentials
 from hpcrunner.request.reasons import Reason
+from hpcrunner.storage import gcs
+from hpcrunner.storage.gcs import GcsStore
 
+NOBODY = AwsCredentials()
 UNSHARE = ["unshare", "--user", "--map-current-user", "--net"]
 # Times that are always the same make archives that are the same byte for byte.
 PAYLOAD = """
@@ -321,6 +328,45 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
         assert site.members(name, "modeldir") == {"weights": b"two" * 1000}
         assert site.members(name, "retval") == {"./retval": b"42"}
         until(lambda name=name: site.record(name)["status"] == "finished", login.log)
+
+
+def test_artifacts_in_google_cloud_storage_are_carried_too(
+    login: Any,
+    s3: S3Server,
+    tmp_path: Path,
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The emulator is the gateway's; the jobs know nothing of it, and reach nothing."""
+    pytest.importorskip("google.cloud.storage", reason="pip install 'hpcrunner[gcs]'")
+    port = free_port()
+    argv = [tool("gcp-storage-emulator"), "start", "--host", "127.0.0.1", "--port", str(port)]
+    site = Site(login, s3)
+    with tarfile.open(tmp_path / "code.tar", "w") as tar:
+        tar.add(login.folder / "code" / "run.py", "run.py")
+    with server([*argv, "--in-memory", "--default-bucket", "b"], port, tmp_path / "log"):
+        emulator = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+        monkeypatch.setenv(*next(iter(emulator.items())))
+        monkeypatch.setattr(gcs, "_clients", {})
+        code = (tmp_path / "code.tar").read_bytes()
+        place = Location("gs", "code.tar", "b", credentials=NOBODY)
+        GcsStore().put(place, io.BytesIO(code), len(code))
+        results = Location("gs", "results/modeldir.tar", "b", credentials=NOBODY)
+        there = {"unpack": True, "key": "", "bucket": "", "credentials": None}
+        artifacts = {
+            "workspace": {**there, "mutable": False, "qualified": "gs://b/code.tar"},
+            "modeldir": {**there, "mutable": True, "qualified": str(results)},
+        }
+        site.publish("cloud", artifacts=artifacts)
+        login.gateway(env=emulator)
+        until(lambda: site.ended("cloud"), login.log)
+        assert site.state("cloud") == "SUCCEEDED", login.log()
+        with GcsStore().open(results) as found:
+            packed = io.BytesIO(found.stream.read())
+        with tarfile.open(fileobj=packed) as tar:
+            names = tar.getnames()
+    assert names == ["weights"]
+    assert site.members("cloud", "retval") == {"./retval": b"42"}
 
 
 def broken(s3: S3Server, folder: Path) -> dict[str, dict[str, Any]]:
