@@ -173,7 +173,7 @@ class Site:
     def record(self, name: str) -> dict[str, Any]:
         path = self.s3.buckets / "meta" / "experiments" / self.keys[name]
         found: dict[str, Any] = {"status": ""}
-        with contextlib.suppress(ValueError):  # half written, as above
+        with contextlib.suppress(FileNotFoundError, ValueError):  # half written, as above
             found = json.loads(path.read_bytes())
         return found
 
@@ -307,6 +307,9 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
     source = f"alpha @ http://127.0.0.1:{web.server_port}/alpha-1.5.tar.gz"
     pip = {"PIP_NO_INDEX": "1"}
     points = [point for point in PREPARING_POINTS if point.startswith("staging.")]
+    endings = [point for point in PREPARING_POINTS if point not in points]
+    nowhere = f"s3://127.0.0.1:{s3.port}/artifacts/absent.tar"
+    absent = {"mutable": False, "unpack": True, "qualified": nowhere}
     crashes = tmp_path / "crashes"
     crashes.mkdir()
     names = []
@@ -318,9 +321,18 @@ def test_killed_at_any_point_nothing_is_lost_and_nothing_is_run_twice(
             site.publish(names[-1])
         process = login.gateway(env={VARIABLE: f"{point}:1:{crashes}"}, ready="")
         assert until(process.poll, login.log) == -signal.SIGKILL, (point, login.log())
-    last = login.gateway("--limit-tasks", str(len(points)))
+    for point in endings:  # of those that cannot be prepared
+        site.publish(point, artifacts={"data": absent})
+        process = login.gateway(env={VARIABLE: f"{point}:1:{crashes}"}, ready="")
+        assert until(process.poll, login.log) == -signal.SIGKILL, (point, login.log())
+    last = login.gateway("--limit-tasks", str(len(points) + len(endings)))
     del last
-    until(lambda: site.ended(*names), login.log)
+    until(lambda: site.ended(*names, *endings), login.log)
+    for name in endings:
+        until(lambda name=name: site.record(name)["status"] == "finished", login.log)
+        left = site.left(name)
+        assert (left["reason"], left["attempt"]) == (Reason.ARTIFACT_NOT_FOUND, 1)
+        assert left["output"] == f"hpcrunner: {left['text']}\n"
     assert login.runs("ended") == dict.fromkeys(names, 1), login.log()
     for name in names:
         assert site.state(name) == "SUCCEEDED", login.log()
