@@ -159,16 +159,19 @@ def kill_node(layout: Layout, node: str) -> list[int]:
     return _kill_at_once(lambda environ: conf in environ and not of_the_node.isdisjoint(environ))
 
 
-def kill_marked(layout: Layout, node: str) -> list[int]:
-    """Kill the daemon that plays this node, by its marks, and all below it; returns the pids."""
+def kill_below(layout: Layout, name: str, node: str) -> list[int]:
+    """Kill the daemon that plays this node and all below it, what an earlier one left included;
+    returns the pids.
+    """
     marks = {f"{MARK}={layout.state}".encode(), f"{NODE_MARK}={node}".encode()}
-    return _kill_at_once(lambda environ: marks <= environ)
+    pid = running(layout, name)
+    return _kill_at_once(lambda environ: marks <= environ, {pid} if pid is not None else set())
 
 
-def _kill_at_once(wanted: Callable[[Environ], bool]) -> list[int]:
+def _kill_at_once(wanted: Callable[[Environ], bool], roots: Collection[int] = ()) -> list[int]:
     """As in a power failure nobody sees another die: all are stopped before one is killed."""
     frozen: set[int] = set()
-    while new := _matching(wanted) - frozen:
+    while new := _matching(wanted, roots) - frozen:
         _signal(new, signal.SIGSTOP)
         frozen |= new
     _signal(frozen, signal.SIGKILL)
@@ -250,9 +253,11 @@ def _signal(pids: Collection[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _matching(wanted: Callable[[Environ], bool]) -> set[int]:
-    """Living processes whose environment is wanted, and their descendants; none of our own."""
-    marked: set[int] = set()
+def _matching(wanted: Callable[[Environ], bool], roots: Collection[int] = ()) -> set[int]:
+    """Living processes that are roots or whose environment is wanted, and their descendants; none
+    of our own.
+    """
+    marked = set(roots)
     others: list[int] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():

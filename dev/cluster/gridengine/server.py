@@ -94,7 +94,7 @@ def fail_host(layout: Layout) -> int:
 
     The master calls it unknown after max_unheard, and its jobs failed when it returns.
     """
-    killed = process.kill_marked(layout, conf.HOST)
+    killed = process.kill_below(layout, EXECD, conf.HOST)
     process.kill(layout, EXECD)
     return len(killed)
 
