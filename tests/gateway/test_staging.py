@@ -418,6 +418,14 @@ def test_a_file_that_the_file_system_does_not_show_yet_is_waited_for(desk: Desk)
     assert desk.stored(e, "retval") == b"new"
 
 
+def status_in(record: Path) -> str:
+    """Empty while nobody can read it: a store may replace a file in more than one step."""
+    try:
+        return str(json.loads(record.read_text())["status"])
+    except (FileNotFoundError, ValueError):
+        return ""
+
+
 def test_a_clients_wish_to_stop_reaches_the_job_and_its_record_tells_how_it_is(desk: Desk) -> None:
     e = desk.running()
     ours = desk.layout.record((e.id, 1))
@@ -425,10 +433,10 @@ def test_a_clients_wish_to_stop_reaches_the_job_and_its_record_tells_how_it_is(d
     record = json.loads(ours.read_text())
     assert record["status"] == "waiting" and "s3cr3t-key" not in ours.read_text()
     ours.write_text(json.dumps({**record, "status": "running", "time_started": 7.0}))
-    desk.until(lambda: json.loads(theirs.read_text())["status"] == "running")
+    desk.until(lambda: status_in(theirs) == "running")
     stopped = {**json.loads(theirs.read_text()), "status": "stopped"}
     theirs.write_text(json.dumps(stopped))
-    desk.until(lambda: json.loads(ours.read_text())["status"] == "stopped")
+    desk.until(lambda: status_in(ours) == "stopped")
     assert json.loads(theirs.read_text())["time_started"] == 7.0
 
 
