@@ -197,7 +197,7 @@ def test_packages_for_a_container_are_made_in_its_image_where_there_is_a_network
     with s3_server(workdir / "s3") as s3, served(workdir / "index") as index:
         run = Run(flow, s3, index, cut=True, containers=containers)
         try:
-            assert run.process.wait(240) == 0, flow.log()
+            assert run.process.wait(500) == 0, flow.log()
         finally:
             run.process.kill()
         (row,) = flow.status(run.key)

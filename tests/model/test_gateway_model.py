@@ -325,7 +325,7 @@ class GatewayModel(RuleBasedStateMachine):
             self.world.close()
 
 
-TestGatewayModel = GatewayModel.TestCase
+TestGatewayModel = pytest.mark.timeout(1800)(GatewayModel.TestCase)  # of CPU, on a busy machine
 TestGatewayModel.settings = settings(
     max_examples=int(_EXAMPLES or 60),
     stateful_step_count=_STEPS,
