@@ -36,15 +36,20 @@ class Inside:
     userns: bool = False
     uv: str = ""
 
-    def line(self, folder: Path, home: Path) -> list[str]:
-        """What goes before a command; ``folder`` is seen at its own path, ``home`` lies in it."""
+    def line(self, folder: Path, lists: Path | None = None) -> list[str]:
+        """What goes before a command. ``folder`` is seen at its own path and is HOME, ``lists`` is
+        seen and cannot be written.
+
+        Whatever the image may write can be full of links by then: nothing else of ours is there.
+        """
         binds = ["--bind", str(folder)]
+        binds += ["--bind", f"{lists}:{lists}:ro"] if lists else []
         binds += ["--bind", f"{self.uv}:{self.uv}:ro"] if self.uv else []
         return [
             *(self.program, "--quiet", "exec"),
             *("--containall", "--cleanenv", "--no-mount", "hostfs,bind-paths", "--no-eval"),
             *(("--userns",) if self.userns else ()),
-            *("--home", str(home), *binds, "--pwd", str(home)),
+            *("--home", str(folder), *binds, "--pwd", str(folder)),
             self.image,
         ]
 
@@ -80,7 +85,7 @@ def interpreter_of(inside: Inside, folder: Path, environ: Mapping[str, str]) -> 
     where = f"container image {inside.image}"
     try:
         done = run_in_session(
-            [*inside.line(folder, folder), PYTHON, "-I", "-S", "-c", PROBE],
+            [*inside.line(folder), PYTHON, "-I", "-S", "-c", PROBE],
             environ=inside.environment(environ, {}, folder),
             cwd=folder,
             timeout=_PROBE_TIMEOUT,

@@ -32,6 +32,7 @@ from hpcrunner.sync import sync_folder
 _LAYOUT = 1  # part of the key
 _TOOLS = ("setuptools", "wheel")  # with which the client library that comes with code is built
 USED = "used"
+_WHEELS = "wheels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,9 @@ def build(
     """
     made = folder.with_name(f".{folder.name[:16]}.{secrets.token_hex(4)}")
     made.mkdir(mode=0o700)
-    work = made / ".work"
-    work.mkdir()
-    log = work / "log"
+    work, lists, log = made / ".work", made / ".lists", made / ".log"
+    for inner in (work, lists):
+        inner.mkdir(mode=0o700)
     log.touch(mode=0o600)
     try:
         try:
@@ -85,7 +86,8 @@ def build(
                 prefix="hpcrunner-wheels-", dir=environ.get("TMPDIR"), ignore_cleanup_errors=True
             ) as temporary:
                 private = {**environ, "TMPDIR": temporary}
-                pins = _Build(wanted, made, work, private, stopped).all()
+                pins = _Build(wanted, work, lists, log, private, stopped).all()
+                _take_wheels(work / _WHEELS, made)
         except InstallerFailed as error:
             raise EnvironmentFailed(
                 str(error),
@@ -93,7 +95,9 @@ def build(
                 remedy="can it reach the package index, and does that have these versions?",
                 lines=last_lines(log),
             ) from error
-        shutil.rmtree(work)
+        for inner in (work, lists):
+            shutil.rmtree(inner)
+        log.unlink()
         (made / USED).mkdir(mode=0o700)
         (made / PINS).write_text(json.dumps(pins), "utf-8")
         for path in made.iterdir():
@@ -108,20 +112,26 @@ def build(
 
 
 class _Build:
-    """The steps of one build."""
+    """The steps of one build, all in ``work``, with the wheels in its folder ``wheels``.
+
+    An image sees and writes that folder, and what it has made a link of is not followed.
+    """
 
     def __init__(
         self,
         wanted: Wanted,
-        target: Path,
         work: Path,
+        lists: Path,
+        log: Path,
         environ: Mapping[str, str],
         stopped: Callable[[], bool],
     ) -> None:
         self._wanted = wanted
-        self._target = target
+        self._target = work / _WHEELS
+        self._target.mkdir()
         self._work = work
-        self._log = work / "log"
+        self._lists = lists
+        self._log = log
         self._environ = environ
         self._line: list[str] = []
         self._uv = uv_here(environ)
@@ -129,7 +139,7 @@ class _Build:
             tmp = work / "tmp"
             tmp.mkdir()
             self._environ = wanted.inside.environment(os.environ, environ, tmp)
-            self._line = wanted.inside.line(target, work)
+            self._line = wanted.inside.line(work, lists)
             self._uv = wanted.inside.uv
         self._stopped = stopped
         self._python = str(work / "venv" / "bin" / "python")
@@ -162,13 +172,12 @@ class _Build:
 
     def _pinned(self, line: str) -> str:
         """Build one line's wheel; returns the requirement by name and version."""
-        alone = self._work / "source"
-        alone.mkdir()
+        alone = Path(tempfile.mkdtemp(prefix="source-", dir=self._work))
         self._wheel([line], alone, "--no-deps")
         (wheel,) = alone.glob("*.whl")
         name, version = wheel.name.split("-")[:2]
         wheel.rename(self._target / wheel.name)
-        alone.rmdir()
+        shutil.rmtree(alone, ignore_errors=True)
         return f"{name}=={version}"
 
     def _fill(self, lines: Sequence[str], *, frozen: bool) -> None:
@@ -183,13 +192,25 @@ class _Build:
             self._wheel(lines, self._target, *(["--no-deps"] if error.conflict else []))
 
     def _wheel(self, lines: Sequence[str], target: Path, *more: str) -> None:
-        listed = write_list(self._work / "requirements.txt", lines)
+        listed = write_list(self._lists / "requirements.txt", lines)
         pip = [self._python, "-I", "-m", "pip", "wheel", "--use-pep517"]
         pip += ["--find-links", str(self._target)]
         self._run([*pip, "--wheel-dir", str(target), *more, "--requirement", str(listed)])
+        for folder in (self._target, target):
+            if folder.is_symlink() or not folder.is_dir():
+                raise InstallerFailed("pip's folder was taken away by what it has run")
 
     def _run(self, words: Sequence[str]) -> None:
         run([*self._line, *words], self._environ, self._log, self._stopped)
+
+
+def _take_wheels(source: Path, target: Path) -> None:
+    """Move what was made, and no links."""
+    if source.is_symlink():
+        raise InstallerFailed("pip's folder was taken away by what it has run")
+    for entry in list(os.scandir(source)):
+        if entry.name.endswith(".whl") and entry.is_file(follow_symlinks=False):
+            Path(entry.path).rename(target / entry.name)
 
 
 def _sync(path: Path) -> None:

@@ -35,6 +35,7 @@ from hpcrunner.gateway.staging.wheelhouse import USED, Wanted
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.images.ready import ready_image
 from hpcrunner.interpreter import Interpreter, choose_interpreter, probe
+from hpcrunner.nodefolders import remove_tree
 from hpcrunner.request.errors import shown
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.requirements import (
@@ -238,8 +239,12 @@ class Wheels:
             node, ours = node_setup(self._site, 0), os.environ
             path = ready_image(planned.image, node, ours, lambda *_: None, mark=touch_mark)
             inside = open_image(self._site, path, ours)
-            with tempfile.TemporaryDirectory(dir=self._layout.wheels, prefix=".look.") as folder:
-                return interpreter_of(inside, Path(folder), ours), inside
+            folder = Path(tempfile.mkdtemp(dir=self._layout.wheels, prefix=".look."))
+            try:
+                return interpreter_of(inside, folder, ours), inside
+            finally:
+                with suppress(OSError):
+                    remove_tree(folder)  # which follows no link that the image has left there
         interpreters = tuple(sorted(self._site.interpreters.items()))
         path = choose_interpreter(planned.python_version, interpreters, os.environ)
         interpreter = probe(path, os.environ)
