@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hpcrunner.request.installer_words import essence, readable_tail, says_conflict
-from hpcrunner.sessions import Watchdog, end_session
+from hpcrunner.sessions import session
 
 _TAIL_BYTES = 64 * 1024
 _MOST_PRINTED = 1024 * 1024
@@ -39,24 +39,10 @@ def run_installer(
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     printed_before = os.fstat(out).st_size
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=log.parent,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+        with session(words, environ=environ, cwd=log.parent, output=out, errors=out) as process:
+            wait(process)
     finally:
         os.close(out)
-    watchdog = Watchdog(process.pid)
-    try:
-        wait(process)
-    finally:
-        end_session(process.pid)
-        process.wait()
-        watchdog.call_off()
     if process.returncode != 0:
         what = f"{Path(words[0]).name} ended with {process.returncode}"
         raise InstallerFailed(what, _end_of(log, _MOST_PRINTED, printed_before))

@@ -12,10 +12,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 _PROC = Path("/proc")
 _ENOUGH = 1 << 16  # bytes of output
@@ -58,6 +58,37 @@ def end_session(session: int) -> bool:
     return True
 
 
+@contextmanager
+def session(
+    words: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    cwd: Path,
+    output: IO[bytes] | int,
+    errors: IO[bytes] | int,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that has begun; nothing that it started outlives the block, or us.
+
+    Raises OSError where it cannot be started.
+    """
+    process = subprocess.Popen(
+        words,
+        env=environ,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        start_new_session=True,
+    )
+    watchdog = Watchdog(process.pid)
+    try:
+        yield process
+    finally:
+        end_session(process.pid)
+        process.wait()
+        watchdog.call_off()
+
+
 def run_in_session(
     words: Sequence[str], *, environ: Mapping[str, str], cwd: Path, timeout: float
 ) -> subprocess.CompletedProcess[str]:
@@ -67,22 +98,8 @@ def run_in_session(
     running. Raises OSError where it cannot be started, TimeoutExpired after ``timeout`` seconds.
     """
     with tempfile.TemporaryFile(dir=cwd) as output, tempfile.TemporaryFile(dir=cwd) as errors:
-        process = subprocess.Popen(
-            words,
-            env=environ,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            start_new_session=True,
-        )
-        watchdog = Watchdog(process.pid)
-        try:
+        with session(words, environ=environ, cwd=cwd, output=output, errors=errors) as process:
             process.wait(timeout)
-        finally:
-            end_session(process.pid)
-            process.wait()
-            watchdog.call_off()
         said = [_end_of(file) for file in (output, errors)]
     return subprocess.CompletedProcess(list(words), process.returncode, *said)
 

@@ -114,8 +114,9 @@ class ImageSetup:
 
     ``cache`` may hold ``$NAME`` words ("": the site's ``cache``); a folder ``images`` is made in
     it, for at most ``size`` bytes; one image's file may have ``largest`` (0: any number). A
-    reference that can change is looked up again after ``refresh`` seconds (None: never). ``keys`` is a file of public keys: with it only images
-    that one of them has signed are run. ``plain_http`` are registries without TLS.
+    reference that can change is looked up again after ``refresh`` seconds (None: never). ``keys``
+    is a file of public keys: with it only images that one of them has signed are run.
+    ``plain_http`` are registries without TLS.
     """
 
     runtime: str = ""
