@@ -71,7 +71,8 @@ class Cell:
         return answer
 
     def witness(self, **options: Any) -> GridEngine:
-        made = GridEngine(runner=self, user="me", clock=lambda: self.now, **options)
+        options |= {"environment": {}, "clock": lambda: self.now}
+        made = GridEngine(runner=self, user="me", **options)
         made.listing.rows = lambda ask: ask()  # type: ignore[method-assign]
         return made
 
