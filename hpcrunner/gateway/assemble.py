@@ -40,7 +40,7 @@ from hpcrunner.keys.keyring import keyring_from
 from hpcrunner.queues.responders import RESPONDING
 from hpcrunner.queues.sources import QueueOptions, sources_from
 from hpcrunner.schedulers.choose import open_scheduler
-from hpcrunner.sites.node_setup import store_rules
+from hpcrunner.sites.node_setup import carried_rules, store_rules
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -124,6 +124,7 @@ def put_together(
             farewell=LastWords(
                 documented=site.generate_metadata,
                 reserved=staging.documents if staging else None,
+                rules=carried_rules(site),
             ),
         )
         stack.callback(preparations.close)

@@ -35,7 +35,7 @@ from hpcrunner.request.parse import parse_message
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.resolve import resolve_record
 from hpcrunner.request.results import RESULTS
-from hpcrunner.sites.node_setup import record_rules
+from hpcrunner.sites.node_setup import carried_rules, record_rules
 from hpcrunner.sites.site import Site
 from hpcrunner.storage import database
 from hpcrunner.storage.contract import StoreUnreachable
@@ -86,6 +86,7 @@ class ClientRecords:
         self._journal = journal
         self._spool = spool
         self._rules = record_rules(site)
+        self._carried = carried_rules(site)
         self._opener = opener
         self._clock = clock
         self._steady = steady
@@ -206,7 +207,7 @@ class ClientRecords:
         if not isinstance(request, Request):
             return _Answer(e.id)
         try:
-            write_results(e, request, self._rules)
+            write_results(e, request, self._carried)
         except StoreUnreachable as error:
             return _Answer(e.id, error.line(), passing=True, server=f"the store of {RESULTS}")
         except (HpcrunnerError, OSError) as error:

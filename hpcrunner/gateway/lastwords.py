@@ -24,6 +24,7 @@ from hpcrunner.gateway.staging.sending import server_of
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.gateway.unprepared import (
     UNSAVED,
+    contacted_by,
     output_of,
     write_documents,
     write_output,
@@ -31,6 +32,7 @@ from hpcrunner.gateway.unprepared import (
 from hpcrunner.request.documents import METADATA, one_line, takes_documents
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.resolve import USUAL, StoreRules
 from hpcrunner.storage import database
 from hpcrunner.storage.contract import StoreUnreachable
 
@@ -64,7 +66,8 @@ class _Words:
 class LastWords:
     """Called from the gateway's loop, and comes back at once.
 
-    ``documented`` is the site's ``generate_metadata``; ``reserved`` as in accession_for.
+    ``documented`` is the site's ``generate_metadata``; ``reserved`` as in accession_for; ``rules``
+    are those by which the gateway contacts stores.
     """
 
     def __init__(
@@ -72,12 +75,14 @@ class LastWords:
         *,
         documented: bool = True,
         reserved: Path | None = None,
+        rules: StoreRules = USUAL,
         threads: int = THREADS,
         longest: float = LONGEST,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._documented = documented
         self._reserved = reserved
+        self._rules = rules
         self._longest = longest
         self._steady = steady
         self._workers = Workers("last-words", threads)
@@ -101,6 +106,7 @@ class LastWords:
                 planned = plan(e)
                 if planned is None:
                     continue  # set aside meanwhile
+                planned = contacted_by(planned, self._rules)
                 words = self._begun((e.id, e.attempt), planned, failure)
             if words.unsaved is not None:
                 out.append((e, replace(failure, text="; ".join((failure.text, *words.unsaved)))))

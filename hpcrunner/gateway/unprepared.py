@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
@@ -27,7 +28,7 @@ from hpcrunner.request.documents import (
 from hpcrunner.request.model import Request
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.requirements import is_old_client
-from hpcrunner.request.resolve import StoreRules, resolve_artifact
+from hpcrunner.request.resolve import StoreRules, resolve_artifact, under
 from hpcrunner.request.results import RESULTS, RESULTS_FILE, results_document
 from hpcrunner.storage.contract import StoreUnreachable
 
@@ -42,6 +43,14 @@ _LATER = 5.0
 def ended_unprepared(e: Experiment) -> bool:
     """Whether it ended since it could not be prepared."""
     return not e.batch and e.spec is not None and e.state is State.FAILED
+
+
+def contacted_by(planned: PlannedExperiment, rules: StoreRules) -> PlannedExperiment:
+    """The plan with the rules by which the gateway contacts stores, whoever was to fetch."""
+    artifacts = tuple(
+        replace(a, location=under(a.location, rules) or a.location) for a in planned.artifacts
+    )
+    return replace(planned, artifacts=artifacts, record=under(planned.record, rules))
 
 
 def lines_of(failure: Failed) -> tuple[str, ...]:

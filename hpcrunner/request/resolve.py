@@ -82,7 +82,7 @@ def resolve_artifact(
     other place. A ``gs://`` artifact with keys of its own (Google's HMAC keys) is read as S3.
     Raises RequestError.
     """
-    return _under(_address(request, artifact, rules), rules)
+    return under(_address(request, artifact, rules), rules)
 
 
 def _address(request: Request, artifact: Artifact, rules: StoreRules) -> Location | None:
@@ -119,7 +119,7 @@ def resolve_record(request: Request, rules: StoreRules = USUAL) -> Location | No
     those of a storage at the same endpoint, or those of ``config.env``; below the folder of a
     ``local`` one; or in a ``firebase`` one. Raises RequestError.
     """
-    return _under(_record(request, rules), rules)
+    return under(_record(request, rules), rules)
 
 
 def _record(request: Request, rules: StoreRules) -> Location | None:
@@ -150,7 +150,7 @@ def _record(request: Request, rules: StoreRules) -> Location | None:
     return _in_s3(database.bucket, key, where, endpoint, region, credentials, rules)
 
 
-def _under(location: Location | None, rules: StoreRules) -> Location | None:
+def under(location: Location | None, rules: StoreRules) -> Location | None:
     """The address with what the rules say of connections and credentials."""
     if location is None or location.scheme == "file":
         return location

@@ -6,6 +6,7 @@ import json
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.lastwords import LastWords
 from hpcrunner.gateway.preparation import LEAVING, Failed, Preparations
 from hpcrunner.request.faults import RetriesLeft
+from hpcrunner.request.hosts import HostRule
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.resolve import StoreRules
 from hpcrunner.storage.contract import StoreUnreachable
 
 ASKED = Experiment("0" * 12, "key", "queue", State.ACCEPTED, 0.0)
@@ -122,6 +125,16 @@ def test_a_store_that_stays_away_is_not_waited_for_for_ever_and_the_ending_says_
     assert said.text.startswith(f"{AWAY.text}; artifact output was not saved: ")
     assert not list(tmp_path.iterdir())
     impatient.close()
+
+
+def test_the_gateway_leaves_them_by_its_own_rules_whoever_was_to_fetch(tmp_path: Path) -> None:
+    rules = StoreRules(hosts=HostRule(), lends=False)
+    store = Location("s3", "output.tar", "b", endpoint="http://127.0.0.1:9")
+    output = PlannedArtifact("output", store, mutable=True, unpack=True)
+    bound = LastWords(rules=rules)
+    said = told(bound, replace(planned(tmp_path), artifacts=(output,)))
+    assert "; artifact output was not saved: gateway_hosts: " in said.text
+    bound.close()
 
 
 def test_what_is_not_wanted_any_more_is_forgotten(words: LastWords, tmp_path: Path) -> None:
