@@ -176,7 +176,7 @@ def test_what_a_payload_leaves_running_is_ended_with_it(node: Node) -> None:
 def test_a_cancel_gives_the_payload_its_grace_and_saves(node: Node, how: signal.Signals) -> None:
     node.write(node.script(OBEDIENT))
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(how)
     assert process.wait(150) == 143
     assert node.record().reason is Reason.CANCELLED
@@ -186,7 +186,7 @@ def test_a_cancel_gives_the_payload_its_grace_and_saves(node: Node, how: signal.
 def test_a_payload_that_obeys_the_schedulers_signal_is_cancelled_not_completed(node: Node) -> None:
     node.write(node.script(OBEDIENT))
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGSTOP)  # so that the payload is gone before we look
     pid = node.event("running")["pid"]
     os.kill(pid, signal.SIGTERM)
@@ -212,7 +212,7 @@ time.sleep(3600)
 """)
     )
     process = node.start(SLURM_JOB_ID="7")
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     for pid in (process.pid, node.event("running")["pid"]):
         os.kill(pid, signal.SIGTERM)
     process.wait(150)
@@ -229,7 +229,7 @@ def test_a_payload_that_prints_nothing_replaces_the_output_of_the_last_run(node:
 def test_a_cancel_that_hits_the_payload_first_is_still_a_cancel(node: Node) -> None:
     node.write(node.script("import time; print('ready', flush=True); time.sleep(3600)"))
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     os.kill(node.event("running")["pid"], signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # well within the second for which it is waited for
     process.wait(150)
@@ -331,7 +331,7 @@ def test_of_two_jobs_at_once_one_runs_the_payload(node: Node) -> None:
 def test_a_requeued_job_runs_its_attempt_again(node: Node) -> None:
     node.write(node.script(OBEDIENT))
     first = node.start(SLURM_JOB_ID="7")
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     first.send_signal(signal.SIGTERM)  # a preemption
     first.wait(150)
     node.experiment({"train.py": "print('second')"})

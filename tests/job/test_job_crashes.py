@@ -163,7 +163,7 @@ def test_a_running_attempt_that_is_fenced_ends_and_saves_nothing(node: Node) -> 
     node.write(replace(node.script(script), record=node.location("k")))
     node.look_every = 0.2
     process = node.start(SLURM_JOB_ID="7")
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     fence(node.batch / "claims" / "1")
     assert process.wait(150) == 143
     assert node.record().text.startswith("the gateway has given this attempt up")
@@ -178,7 +178,7 @@ def test_a_run_whose_job_was_started_again_elsewhere_ends_and_leaves_no_word(nod
     node.write(replace(node.script(script), record=node.location("k")))
     node.look_every = 0.2
     process = node.start(SLURM_JOB_ID="7")
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     there = Owner("elsewhere", 7, "7", 1, 0.0)
     assert take_claim(node.batch / "claims" / "1", there) is Claim.TAKEN_AGAIN
     assert process.wait(150) == 143

@@ -115,7 +115,7 @@ def test_after_a_signal_from_outside_the_last_word_is_the_gateways(node: Node) -
     script = "import time; print('ready', flush=True); time.sleep(3600)"
     node.write(with_results(node, node.script(script)))
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGTERM)
     process.wait(150)
     assert node.record().reason is Reason.CANCELLED

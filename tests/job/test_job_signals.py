@@ -47,7 +47,7 @@ while True: time.sleep(0.05)
 def test_the_sites_signal_comes_first_and_to_the_payload_alone(node: Node, word: str) -> None:
     node.write(node.script(SAVES.format(name=f"SIG{word}")), payload_signal=word)
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGTERM)
     assert process.wait(150) == 143
     # Exit code 0 at a stop is no success, and what was saved is kept.
@@ -60,7 +60,7 @@ def test_a_payload_that_obeys_nothing_hears_the_signal_then_sigterm_and_is_kille
 ) -> None:
     node.write(node.script(STUBBORN), payload_signal="USR1", payload_grace=4.0)
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGINT)
     process.wait(150)
     assert node.record().last_lines == ("ready", "SIGUSR1", "SIGTERM")
@@ -80,7 +80,7 @@ def test_everything_fits_between_a_sigterm_and_the_kill_that_follows(node: Node)
     # The payload would take ten seconds; the scheduler kills in eight.
     node.write(node.script(STUBBORN), kill_wait=8.0)
     process = node.start(SLURM_JOB_ID="7")
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGTERM)
     process.wait(150)
     stop = next(e["time"] for e in node.events() if e["event"] == "saving")
@@ -95,7 +95,7 @@ def test_a_second_look_at_the_clock_shortens_a_long_grace_when_the_kill_comes_ne
     # The client stops it, with minutes of grace; then the scheduler's own SIGTERM comes.
     node.write(node.script(STUBBORN), payload_grace=300.0, kill_wait=4.0)
     process = node.start(SLURM_JOB_ID="7")
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGINT)
     node.wait_until(lambda: "SIGTERM" in node.log().split("ready", 1)[1])
     process.send_signal(signal.SIGTERM)
@@ -108,7 +108,7 @@ def test_an_announced_limit_is_waited_for(node: Node) -> None:
     script = "import time; print('ready', flush=True); time.sleep(1); print('whole', flush=True)"
     node.write(node.script(script), time_limit=60.0)
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGUSR1)
     assert process.wait(150) == 0
     assert "SIGUSR1 announces the job's time limit" in node.log()
@@ -118,7 +118,7 @@ def test_an_announced_limit_is_waited_for(node: Node) -> None:
 def test_an_announced_limit_that_no_plan_knows_ends_the_payload(node: Node) -> None:
     node.write(node.script(SAVES.format(name="SIGTERM")))
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGUSR1)
     assert process.wait(150) == 124
     assert node.record().reason is Reason.TIME_LIMIT
@@ -128,7 +128,7 @@ def test_an_announced_limit_that_no_plan_knows_ends_the_payload(node: Node) -> N
 def test_a_usr1_long_before_the_limit_is_somebody_elses(node: Node) -> None:
     node.write(node.script(SAVES.format(name="SIGTERM")), time_limit=3600.0)
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGUSR1)
     assert process.wait(150) == 143
     assert node.record().text.startswith("cancelled from outside (SIGUSR1)")
@@ -234,7 +234,7 @@ def test_only_a_whole_status_stops(content: bytes, stops: bool) -> None:
 def test_no_process_survives_a_stop(node: Node) -> None:
     node.write(node.script(SAVES.format(name="SIGUSR1")), payload_signal="USR1")
     process = node.start()
-    node.wait_until(lambda: "ready" in node.log())
+    node.wait_until(lambda: "ready\n" in node.log())
     pid = node.event("running")["pid"]
     process.send_signal(signal.SIGTERM)
     process.wait(150)
