@@ -17,26 +17,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-_PROC = Path("/proc")
+from hpcrunner.procfs import GONE, SESSION, STATE, stats
+
 _ENOUGH = 1 << 16  # bytes of output
 PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
 
 
 def members(session: int) -> list[int]:
     """The living processes of a session, by the number of the process that began it."""
-    found = []
-    for name in os.listdir(_PROC):
-        if not name.isdigit():
-            continue
-        try:
-            stat = Path(_PROC, name, "stat").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-        # The command in parentheses may itself hold blanks and parentheses: proc(5).
-        state, _, _, own = stat[stat.rindex(b")") + 2 :].split(None, 4)[:4]
-        if int(own) == session and state not in (b"Z", b"X"):
-            found.append(int(name))
-    return found
+    own = b"%d" % session
+    return [pid for pid, stat in stats() if stat[SESSION] == own and stat[STATE] not in GONE]
 
 
 def end_session(session: int) -> bool:

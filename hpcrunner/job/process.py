@@ -20,11 +20,11 @@ from pathlib import Path
 
 from hpcrunner.job.limits import LAST_CALL
 from hpcrunner.job.payload import PayloadNotStarted
+from hpcrunner.procfs import BORN, GONE, PARENT, PROC, STATE, stat_of, stats
 from hpcrunner.sessions import Watchdog
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_PROC = Path("/proc")
 KILL_PATIENCE = 5.0  # a process in uninterruptible sleep may outlive SIGKILL
 # What holds an image's file system up while a container runs.
 MOUNTERS = ("squashfuse_ll", "squashfuse", "fuse2fs", "fuse-overlayfs", "gocryptfs")
@@ -185,36 +185,26 @@ def own_start(now: float) -> float:
 
     From starttime in proc(5), which counts from the boot; ``now`` where that cannot be read.
     """
-    try:
-        stat = Path(_PROC, "self", "stat").read_bytes()
-        ticks = int(stat[stat.rindex(b")") + 2 :].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
+    stat = stat_of("self")
+    if stat is None:
         return now
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat[BORN]) / os.sysconf("SC_CLK_TCK")
     return now - max(0.0, age)
 
 
 def descendants(of: int) -> list[int]:
     """All living processes below ``of``, zombies left out."""
     children: defaultdict[int, list[int]] = defaultdict(list)
-    zombies = set()
-    for name in os.listdir(_PROC):
-        if not name.isdigit():
-            continue
-        try:
-            stat = Path(_PROC, name, "stat").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-        # The command in parentheses may itself hold blanks and parentheses: proc(5).
-        state, parent = stat[stat.rindex(b")") + 2 :].split(None, 2)[:2]
-        children[int(parent)].append(int(name))
-        if state == b"Z":
-            zombies.add(int(name))
+    gone = set()
+    for pid, stat in stats():
+        children[int(stat[PARENT])].append(pid)
+        if stat[STATE] in GONE:
+            gone.add(pid)
     found, todo = [], [of]
     while todo:
         below = children[todo.pop()]
         todo += below
-        found += [pid for pid in below if pid not in zombies]
+        found += [pid for pid in below if pid not in gone]
     return found
 
 
@@ -244,7 +234,7 @@ def _name(pid: int) -> bytes:
 def _status(pid: int | str, field: bytes) -> bytes:
     """A line of proc(5)'s status; empty once the process has ended."""
     try:
-        lines = Path(_PROC, str(pid), "status").read_bytes().splitlines()
+        lines = Path(PROC, str(pid), "status").read_bytes().splitlines()
     except OSError:
         return b""
     return next((line[len(field) :] for line in lines if line.startswith(field)), b"")

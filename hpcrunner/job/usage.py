@@ -24,6 +24,7 @@ from pathlib import Path
 from hpcrunner.job.allocation import Allocation, allocation_of
 from hpcrunner.job.process import descendants
 from hpcrunner.job.workspace import Workspace
+from hpcrunner.procfs import CPU_TIMES, RESIDENT, stat_of
 from hpcrunner.request.plan import PlannedExperiment
 
 METRICS = "_metrics"
@@ -32,7 +33,6 @@ _FIRST = 1.0
 _MIB = 1 << 20
 _SMI_PATIENCE = 20.0
 _CLOSING = 1.0
-_PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -145,15 +145,11 @@ def tree_usage() -> Usage:
     reaped = os.times()
     cpu, memory = reaped.children_user + reaped.children_system, 0
     for pid in descendants(os.getpid()):
-        try:
-            stat = Path(_PROC, str(pid), "stat").read_bytes()
-            # The command in parentheses may itself hold blanks and parentheses: proc(5).
-            fields = stat[stat.rindex(b")") + 2 :].split()
-        except (OSError, ValueError):
+        stat = stat_of(pid)
+        if stat is None:
             continue  # it ended meanwhile
-        # utime, stime, cutime and cstime, then the resident set.
-        cpu += sum(map(int, fields[11:15])) / _TICKS
-        memory += int(fields[21]) * _PAGE
+        cpu += sum(map(int, stat[CPU_TIMES])) / _TICKS
+        memory += int(stat[RESIDENT]) * _PAGE
     return Usage(cpu, memory)
 
 

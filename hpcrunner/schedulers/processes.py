@@ -6,9 +6,8 @@ import contextlib
 import os
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 
-_PROC = Path("/proc")
+from hpcrunner.procfs import BORN, GONE, PROC, SESSION, STATE, stat_of, stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,10 @@ class Identity:
 
 def identify(pid: int) -> Identity | None:
     """The process that has this id now, or None; a zombie counts as gone."""
-    stat = _stat(pid)
-    if stat is None or stat[0] in ("Z", "X"):
+    stat = stat_of(pid)
+    if stat is None or stat[STATE] in GONE:
         return None
-    return Identity(pid, int(stat[19]), boot_id())
+    return Identity(pid, int(stat[BORN]), boot_id())
 
 
 def alive(identity: Identity) -> bool:
@@ -38,7 +37,7 @@ def alive(identity: Identity) -> bool:
 
 def boot_id() -> str:
     """The kernel's name for this boot."""
-    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def members(session: int, mark: str) -> list[int]:
@@ -48,18 +47,14 @@ def members(session: int, mark: str) -> list[int]:
     """
     wanted = mark.encode()
     found = []
-    for entry in os.listdir(_PROC):
-        if not entry.isdecimal():
+    for pid, stat in stats():
+        if stat[STATE] in GONE:
             continue
-        pid = int(entry)
-        stat = _stat(pid)
-        if stat is None or stat[0] in ("Z", "X"):
-            continue
-        if int(stat[3]) == session:
+        if int(stat[SESSION]) == session:
             found.append(pid)
             continue
         with contextlib.suppress(OSError):
-            if wanted in (_PROC / entry / "environ").read_bytes().split(b"\0"):
+            if wanted in (PROC / str(pid) / "environ").read_bytes().split(b"\0"):
                 found.append(pid)
     return found
 
@@ -69,13 +64,3 @@ def send(pids: list[int], signum: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signum)
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on; the command's name may hold anything."""
-    try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return fields if len(fields) > 19 else None
