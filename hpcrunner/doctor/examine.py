@@ -27,7 +27,7 @@ from hpcrunner.doctor.probe import Probe, cpu_spec, gpu_spec, probe_folder, run_
 from hpcrunner.doctor.runtimes import judge_runtime
 from hpcrunner.doctor.slurm.cluster import TRAPS
 from hpcrunner.doctor.slurm.round import ask_cluster, serves
-from hpcrunner.doctor.stores import judge_stores, location
+from hpcrunner.doctor.stores import judge_hosts, judge_stores, location
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.mounts import mount_of
 from hpcrunner.queues.sources import QueueOptions
@@ -140,6 +140,7 @@ def _stores(work: _Round) -> Iterator[Finding]:
             work.stores.append(location(address, work.site, work.edge.environ))
         except HpcrunnerError as error:
             yield fault("store", error.what, f"--store {address}", error.remedy)
+    yield from judge_hosts(work.site)
     yield from judge_stores(work.site, work.stores)
 
 

@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 from hpcrunner.doctor.finding import Finding, fault, not_tried, ok
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.metadata_store import location_of
+from hpcrunner.request.hosts import PUBLIC
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import Artifact, Request, Resources, StoreConfig
-from hpcrunner.request.resolve import resolve_artifact
-from hpcrunner.sites.node_setup import store_rules
+from hpcrunner.request.resolve import StoreRules, resolve_artifact
+from hpcrunner.sites.node_setup import host_rule, store_rules
 from hpcrunner.sites.site import Site
 from hpcrunner.storage.reach import reach
 
@@ -30,7 +31,8 @@ def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
     """An address as an artifact would have it, with the environment's S3 keys as ``config.env``'s.
 
     ``s3:https://host/bucket`` says by which protocol an S3 server is reached, as the ``endpoint``
-    of a request's ``config.storage`` does. Raises RequestError.
+    of a request's ``config.storage`` does. Where the gateway carries artifacts, the site's rule
+    about hosts holds for the place. Raises RequestError.
     """
     plain, storage = address.rstrip("/"), None
     if plain.startswith(("s3:http://", "s3:https://")):
@@ -50,7 +52,8 @@ def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
         environment=tuple((name, environ[name]) for name in _CREDENTIALS if environ.get(name)),
         storage=storage,
     )
-    rules = store_rules(site.model_copy(update={"allow_env_secrets": True}))
+    hosts = host_rule(site) if site.staging == "gateway" else None
+    rules = StoreRules(allow_env_secrets=True, tls=store_rules(site).tls, hosts=hosts)
     found = resolve_artifact(request, artifact, rules)
     if found is None:  # images of registries, which no artifact of this tag is
         raise AssertionError(address)
@@ -68,6 +71,18 @@ def judge_store(place: Location) -> Finding:
 def shown(address: str) -> str:
     """The address without the object that need not be there."""
     return address.removesuffix(f"/{_OBJECT}")
+
+
+def judge_hosts(site: Site) -> list[Finding]:
+    """Which hosts messages may have the gateway contact, where it fetches or pulls for them."""
+    if "gateway" not in (site.staging, site.container.pull):
+        return []
+    allowed = host_rule(site).allowed
+    if allowed == (PUBLIC,):
+        what = "the internet alone: stores in private networks are refused until it names them"
+    else:
+        what = ", ".join(allowed) or "none: whatever is no file is refused"
+    return [ok("gateway_hosts", what)]
 
 
 def judge_stores(site: Site, places: Sequence[Location]) -> list[Finding]:

@@ -68,9 +68,9 @@ class HostRule:
 
     def allows(self, host: str, address: str) -> bool:
         """Whether a connection to this address, which ``host`` has, may be made."""
-        found = _plain(ip_address(address.partition("%")[0]))
-        if any(found in network for network in _NEVER):
+        if refused_always(address):
             return False
+        found = _plain(ip_address(address.partition("%")[0]))
         if self.names(host) or any(found in network for network in _networks(self.allowed)):
             return True
         return PUBLIC in self.allowed and found.is_global
@@ -87,6 +87,12 @@ def parse_host(text: str) -> str:
     if not _NAME.fullmatch(entry):
         raise ValueError(f"{entry} is no host")
     return entry
+
+
+def refused_always(address: str) -> bool:
+    """Whether no site can allow that address."""
+    found = _plain(ip_address(address.partition("%")[0]))
+    return any(found in network for network in _NEVER)
 
 
 def is_address(host: str) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from hpcrunner.request.hosts import HostRule, is_address
+from hpcrunner.request.hosts import HostRule, is_address, refused_always
 from hpcrunner.storage.contract import ArtifactDenied
 
 
@@ -182,8 +182,11 @@ def refused_in(error: BaseException) -> AddressRefused | None:
 def _refused(host: str, addresses: tuple[str, ...]) -> AddressRefused:
     others = [address for address in addresses if address != host]
     known = f" ({', '.join(others[:4])})" if others else ""
+    remedy = f"use a host that its gateway_hosts allow, or have {host} added to them"
+    if addresses and all(map(refused_always, addresses)):
+        remedy = "use another host: no site can allow this address"
     return AddressRefused(
         f"the site does not let messages have the gateway contact {host}{known}",
         where="gateway_hosts",
-        remedy="use a store that it names, or have it name this one",
+        remedy=remedy,
     )

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from hpcrunner.request.location import Location
 from hpcrunner.storage.contract import ArtifactDenied, ArtifactNotFound, StoreUnreachable
+from hpcrunner.storage.guard import check_name
 from hpcrunner.storage.stores import looker_for, store_for
 
 _PORTS = {"http": 80, "https": 443}
@@ -52,6 +53,8 @@ def _folder(location: Location) -> str:
 def _knock(location: Location) -> None:
     parts = urlsplit(location.endpoint)
     host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
+    if location.hosts is not None:
+        check_name(location.hosts, host)
     try:
         socket.create_connection((host, port), _CONNECT).close()
     except OSError as error:

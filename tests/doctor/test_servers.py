@@ -10,7 +10,7 @@ import pytest
 from dev.queue_servers import free_port
 from hpcrunner.doctor.brokers import judge_brokers
 from hpcrunner.doctor.finding import Finding, Verdict
-from hpcrunner.doctor.stores import judge_stores, location
+from hpcrunner.doctor.stores import judge_hosts, judge_stores, location
 from hpcrunner.queues.sources import QueueOptions
 from hpcrunner.sites.site import Site
 
@@ -92,3 +92,19 @@ def test_the_gateways_own_store_is_asked(tmp_path: Path) -> None:
     (found,) = judge_stores(site, [])
     assert (found.verdict, found.where) == (Verdict.OK, f"file://{tmp_path}")
     assert "none is given" in one(judge_stores(Site(), []), Verdict.NOT_TRIED)
+
+
+def test_a_store_that_the_gateway_may_not_contact_is_a_fault_and_is_not_contacted() -> None:
+    store = f"s3:http://127.0.0.1:{free_port()}/bucket"
+    usual = Site.model_validate({"staging": "gateway"})
+    line = one(judge_stores(usual, [location(store, usual, {})]), Verdict.FAULT)
+    assert "the site does not let messages have the gateway contact 127.0.0.1" in line
+    assert "have 127.0.0.1 added" in line and "no connection" not in line
+    assert "the internet alone" in one(judge_hosts(usual), Verdict.OK)
+
+    names = Site.model_validate({"staging": "gateway", "gateway_hosts": ["127.0.0.1", "public"]})
+    assert "127.0.0.1/32, public" in one(judge_hosts(names), Verdict.OK)
+    for site in (names, Site()):
+        found = judge_stores(site, [location(store, site, {})])
+        assert "no connection to 127.0.0.1" in one(found, Verdict.FAULT)
+    assert judge_hosts(Site()) == []

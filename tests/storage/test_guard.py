@@ -103,6 +103,9 @@ def test_an_address_that_is_not_allowed_is_never_connected_to(
             read(page(address, HERE))
         assert caught.value.reason is Reason.ARTIFACT_DENIED
         assert "gateway_hosts: the site does not let" in caught.value.line()
+        assert " added to them" in caught.value.line()
+    with pytest.raises(AddressRefused, match="no site can allow"):
+        read(page("http://169.254.169.254/latest", HERE))
     with pytest.raises(AddressRefused):
         database.read_record(Location("firebase", "k", endpoint=at(bad), hosts=HERE))
     assert database.read_record(Location("firebase", "k", endpoint=at(good), hosts=HERE)) is None
