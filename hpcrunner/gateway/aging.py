@@ -65,18 +65,19 @@ class Aging:
         )
         return [(row[0], _trace(row, "", wished)) for row in found]
 
-    def messages(self, after: int, most: int) -> list[tuple[int, bytes]]:
-        """The next messages behind that row that are still there, with their rows."""
+    def messages(self, after: int, most: int) -> list[tuple[int, str, bytes]]:
+        """The next messages behind that row that are still there, with row and experiment."""
         found = self._file.read(
-            "SELECT rowid, message FROM experiments WHERE length(message) > 0 AND rowid > ?"
+            "SELECT rowid, id, message FROM experiments WHERE length(message) > 0 AND rowid > ?"
             " ORDER BY rowid LIMIT ?",
             (after, most),
         )
-        return [(row, bytes(message)) for row, message in found]
+        return [(row, id_, bytes(message)) for row, id_, message in found]
 
-    def known_keys(self) -> set[str]:
-        """The clients' keys of all experiments that are known."""
-        return {key for (key,) in self._file.read("SELECT DISTINCT key FROM experiments")}
+    def known_keys(self, but: Collection[str]) -> set[str]:
+        """The clients' keys of all experiments that are known, but for these."""
+        rows = self._file.read("SELECT id, key FROM experiments")
+        return {key for id_, key in rows if id_ not in but}
 
     def blank(self, ids: Iterable[str]) -> None:
         """Remove the messages of these, which hold credentials; the dead list keeps its own."""

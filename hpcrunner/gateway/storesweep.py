@@ -12,7 +12,7 @@ archive there touches it (client/upload.py), so one of the two sees the other.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +61,14 @@ def stored(store: Path) -> list[Stored]:
     return found
 
 
-def needed(journal: Reader, spool: Spool) -> Generator[None, None, set[bytes]]:
+def needed(
+    journal: Reader, spool: Spool, gone: Collection[str], blank: Collection[str]
+) -> Generator[None, None, set[bytes]]:
     """The names in all messages that may still be run, and the keys that the journal knows.
 
-    Read step by step, in the order in which a message goes its way, so that none slips by.
-    Raises JournalError and OSError.
+    A dry run passes the experiments that would be ``gone`` from the journal by now, or ``blank``,
+    without their messages. Read step by step, in the order in which a message goes its way, so
+    that none slips by. Raises JournalError and OSError.
     """
     names: set[bytes] = set()
     for place in (".publishing/*/*", "[!.]*/*", ".hpcrunner-*/*/*"):
@@ -76,10 +79,11 @@ def needed(journal: Reader, spool: Spool) -> Generator[None, None, set[bytes]]:
     after = 0
     while page := journal.aging.messages(after, _PAGE):
         after = page[-1][0]
-        for _, message in page:
-            names |= _names(message)
+        for _, experiment, message in page:
+            if experiment not in gone and experiment not in blank:
+                names |= _names(message)
         yield
-    return names | {os.fsencode(key) for key in journal.aging.known_keys()}
+    return names | {os.fsencode(key) for key in journal.aging.known_keys(gone)}
 
 
 def _names(message: bytes) -> set[bytes]:

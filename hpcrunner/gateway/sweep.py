@@ -94,6 +94,8 @@ class Sweep:
         self._ages = ages
         self._clock = clock
         self._dry = dry
+        self._gone: set[str] = set()  # of a dry run: experiments that the journal would not have
+        self._bare: set[str] = set()  # any more, and whose messages it would not have
         self.tally = Tally()
 
     def run(self) -> Iterator[None]:
@@ -156,6 +158,8 @@ class Sweep:
         if traces and not self._dry:
             self._aging.blank(t.id for t in traces)
             crashpoint("gc.blanked")
+        if self._dry:
+            self._bare.update(t.id for t in traces)
         self.tally.add(Kind.MESSAGES, len(traces), sum(t.secret for t in traces))
 
     def _forget(self, gone: dict[str, list[Trace]]) -> None:
@@ -166,6 +170,8 @@ class Sweep:
             crashpoint("gc.folders_gone")
             self._aging.forget((b for b in gone if b), (t.id for t in traces))
             crashpoint("gc.forgotten")
+        if self._dry:
+            self._gone.update(t.id for t in traces)
         self.tally.add(Kind.EXPERIMENTS, len(traces), sum(t.secret for t in traces))
 
     def _unknown(self) -> Iterator[None]:
@@ -206,7 +212,7 @@ class Sweep:
             yield
         if not old:
             return
-        needed = yield from storesweep.needed(self._journal, self._spool)
+        needed = yield from storesweep.needed(self._journal, self._spool, self._gone, self._bare)
         for found in (s for s in old if s.name not in needed):
             path: Path | None = found.path
             try:

@@ -105,6 +105,22 @@ def test_results_and_code_go_together_once_nobody_knows_them_any_more(
     assert sum(young in name for name in left) == 2
 
 
+def test_a_dry_run_counts_what_goes_because_something_else_would_be_gone(
+    parts: Any, submit: Callable[..., bytes]
+) -> None:
+    ran(parts, submit("print('forgotten by now')"))
+    parts.clock.forward(20 * DAY)
+    ran(parts, submit("print('known, but without its message')"))
+    age_all(parts)
+    parts.clock.forward(15 * DAY)
+    before = files(parts.spool.store)
+    told = run_sweep(parts, dry=True, store=10 * DAY, ended=30 * DAY)
+    assert (told["experiments"], told["messages"]) == (1, 1)
+    assert (told["results"], told["archives"]) == (2, 2), "a folder, a record; both codes"
+    assert files(parts.spool.store) == before
+    assert run_sweep(parts, store=10 * DAY, ended=30 * DAY) == told
+
+
 def newest_archive(parts: Any) -> str:
     blobs = (parts.spool.store / "storage" / "blobstore").glob("*.tar")
     newest = max(blobs, key=lambda path: path.stat().st_ctime_ns)
