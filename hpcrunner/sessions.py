@@ -70,13 +70,15 @@ def session(
         stderr=errors,
         start_new_session=True,
     )
-    watchdog = Watchdog(process.pid)
+    watchdog: Watchdog | None = None
     try:
+        watchdog = Watchdog(process.pid)
         yield process
     finally:
         end_session(process.pid)
         process.wait()
-        watchdog.call_off()
+        if watchdog is not None:
+            watchdog.call_off()
 
 
 def run_in_session(
@@ -128,20 +130,23 @@ done
     def __init__(self, session: int) -> None:
         read, self._write = os.pipe()
         try:
-            self.pid = os.posix_spawn(
-                "/bin/sh",
-                ["sh", "-c", self._SCRIPT, "sh", str(session)],
-                {},
-                file_actions=[(os.POSIX_SPAWN_DUP2, read, 0)],
-                setsid=True,
+            # posix_spawn begins no session where Python was built for an old C library.
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", self._SCRIPT, "sh", str(session)],
+                env={},
+                stdin=read,
+                start_new_session=True,
             )
+        except BaseException:
+            os.close(self._write)
+            raise
         finally:
             os.close(read)
+        self.pid = self._process.pid
 
     def call_off(self) -> None:
         """The session has ended: its number may soon be another's."""
         with suppress(BrokenPipeError):
             os.write(self._write, b"\n")
         os.close(self._write)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        self._process.wait()

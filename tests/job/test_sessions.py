@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hpcrunner.sessions import end_session, members, run_in_session
+from hpcrunner.sessions import Watchdog, end_session, members, run_in_session
 
 # A child in a group of its own, as squashfuse is below a container's runtime, and one beside it.
 GROUPS = """
@@ -61,6 +63,42 @@ def test_a_session_ends_when_whoever_started_it_is_killed() -> None:
     process.kill()
     process.wait()
     wait_until(lambda: members(session) == [])
+
+
+def test_nothing_is_left_running_where_no_watchdog_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a node where the user may have no more processes."""
+    begun: list[subprocess.Popen[bytes]] = []
+    really = subprocess.Popen
+
+    def start(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        if begun:
+            raise BlockingIOError("no more processes")
+        begun.append(really(words, **options))
+        return begun[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(BlockingIOError):
+        run_in_session(["sleep", "600"], environ=os.environ, cwd=tmp_path, timeout=60)
+    assert begun[0].returncode == -signal.SIGKILL
+
+
+def test_a_watchdog_needs_nothing_of_a_new_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pythons that were built for one before 2.26, as conda's are, know no session there."""
+
+    def spawn(*_: Any, **options: Any) -> int:
+        raise NotImplementedError("posix_spawn: setsid unavailable on this platform")
+
+    monkeypatch.setattr(os, "posix_spawn", spawn)
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    watchdog = Watchdog(child.pid)
+    try:
+        assert os.getsid(watchdog.pid) == watchdog.pid
+    finally:
+        end_session(child.pid)
+        child.wait()
+        watchdog.call_off()
 
 
 def test_a_session_goes_on_where_its_watchdog_was_called_off() -> None:
