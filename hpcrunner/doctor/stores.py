@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from hpcrunner.doctor.finding import Finding, fault, not_tried, ok
@@ -11,8 +12,8 @@ from hpcrunner.gateway.metadata_store import location_of
 from hpcrunner.request.hosts import PUBLIC
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import Artifact, Request, Resources, StoreConfig
-from hpcrunner.request.resolve import StoreRules, resolve_artifact
-from hpcrunner.sites.node_setup import host_rule, store_rules
+from hpcrunner.request.resolve import resolve_artifact
+from hpcrunner.sites.node_setup import host_rule, planned_rules, store_rules
 from hpcrunner.sites.site import Site
 from hpcrunner.storage.reach import reach
 
@@ -31,8 +32,9 @@ def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
     """An address as an artifact would have it, with the environment's S3 keys as ``config.env``'s.
 
     ``s3:https://host/bucket`` says by which protocol an S3 server is reached, as the ``endpoint``
-    of a request's ``config.storage`` does. Where the gateway carries artifacts, the site's rule
-    about hosts holds for the place. Raises RequestError.
+    of a request's ``config.storage`` does. Where the gateway carries artifacts, it is
+    asked as the gateway would: by the site's ``gateway_hosts`` and ``gateway_credentials``. Raises
+    RequestError.
     """
     plain, storage = address.rstrip("/"), None
     if plain.startswith(("s3:http://", "s3:https://")):
@@ -52,8 +54,7 @@ def location(address: str, site: Site, environ: Mapping[str, str]) -> Location:
         environment=tuple((name, environ[name]) for name in _CREDENTIALS if environ.get(name)),
         storage=storage,
     )
-    hosts = host_rule(site) if site.staging == "gateway" else None
-    rules = StoreRules(allow_env_secrets=True, tls=store_rules(site).tls, hosts=hosts)
+    rules = replace(planned_rules(site), allow_env_secrets=True)
     found = resolve_artifact(request, artifact, rules)
     if found is None:  # images of registries, which no artifact of this tag is
         raise AssertionError(address)
