@@ -28,7 +28,7 @@ from hpcrunner.job.ending import (
 )
 from hpcrunner.job.environment import LOG_NAME, prepare_python
 from hpcrunner.job.events import Events, say
-from hpcrunner.job.fence import Fence
+from hpcrunner.job.fence import TAKEN_OVER, Fence
 from hpcrunner.job.leftovers import start_sweep
 from hpcrunner.job.memory import MemoryWitness
 from hpcrunner.job.metadata import Metadata
@@ -130,8 +130,12 @@ class Course:
         )
 
     def clean_up(self) -> None:
-        """Remove the experiment's folders, unless the site keeps them."""
-        if self.workspace is None:
+        """Remove the experiment's folders, unless the site keeps them.
+
+        Not where another run has them: this job's, started again on this node or on one that
+        shares the scratch folder.
+        """
+        if self.workspace is None or not self.workspace.is_ours:
             return
         if self.container is not None:
             self.container.close()
@@ -269,6 +273,10 @@ class Course:
 
     def _close(self, ending: Ending) -> Ending:
         """Save what there is to save."""
+        if self._folders_are_anothers():
+            if self.saver is not None:
+                self.saver.finish(time.monotonic, frozenset())
+            return ending
         ran = self.payload_started_at is not None
         failures = []
         if self.workspace is not None and self.saver is not None:
@@ -290,6 +298,13 @@ class Course:
                 self.saver.finish(until, frozenset({METADATA}))
             failures = self._save_results(self.workspace, self.saver, ending, until)
         return with_unsaved(ending, failures)
+
+    def _folders_are_anothers(self) -> bool:
+        """Whether all that we wrote now would be another run's; a payload that removes our mark
+        makes it nobody's.
+        """
+        lost = self.workspace is not None and not self.workspace.is_ours
+        return lost and self.fence.stands() is TAKEN_OVER
 
     def _save_results(
         self, workspace: Workspace, saver: Saver, ending: Ending, until: Until

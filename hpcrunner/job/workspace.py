@@ -22,6 +22,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,11 +39,15 @@ _TRIES = 100
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Paths of one attempt. ``home`` is STUDIOML_HOME, ``root`` the experiment's folder."""
+    """Paths of one attempt. ``home`` is STUDIOML_HOME, ``root`` the experiment's folder.
+
+    ``run`` is a name that no other run of the attempt has.
+    """
 
     home: Path
     root: Path
     has_output: bool
+    run: str = ""
 
     @property
     def cwd(self) -> Path:
@@ -63,6 +68,22 @@ class Workspace:
     def output(self) -> Path:
         """The file of the payload's output."""
         return (self.root / "output" if self.has_output else self.runner) / "output"
+
+    @property
+    def mark(self) -> Path:
+        """A file that says whose the folder is."""
+        return self.runner / f"of-{self.run}"
+
+    @property
+    def is_ours(self) -> bool:
+        """False where another run of the attempt has made the folder anew: see make_workspace."""
+        try:
+            self.mark.lstat()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # nobody can tell
+        return True
 
     def tag(self, tag: str) -> Path:
         """The folder of an artifact. Raises NodeFolderError for a tag that is no plain name."""
@@ -85,8 +106,8 @@ def make_workspace(
 ) -> Workspace:
     """Make the folders of a task (``<batch>-<index>``), empty and private; one for each tag.
 
-    What a requeued job left on the same node is removed. The folder is locked for as long as
-    this process lives. Raises NodeFolderError.
+    What a requeued job left on the same node is removed, though it may still run. The folder is
+    locked for as long as this process lives. Raises NodeFolderError.
     """
     for word in (task, name):
         if not is_plain_name(word):
@@ -98,11 +119,13 @@ def make_workspace(
         _clear(home)
         home.mkdir(mode=0o700)
         _own(home)
-        workspace = Workspace(home, home / "experiments" / name, "output" in tags)
+        run = f"{os.uname().nodename}.{os.getpid()}.{time.time_ns():x}"
+        workspace = Workspace(home, home / "experiments" / name, "output" in tags, run)
         workspace.root.mkdir(mode=0o700, parents=True)
         own = {workspace.tmp, workspace.runner, workspace.cwd}
         for folder in own | {workspace.tag(tag) for tag in tags}:
             folder.mkdir(mode=0o700)
+        workspace.mark.touch(mode=0o600)
     except OSError as error:
         raise NodeFolderError(
             f"cannot make the experiment's folders ({error.strerror})",

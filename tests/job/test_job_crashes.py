@@ -17,8 +17,9 @@ import hpcrunner
 from hpcrunner.crashpoint import JOB_POINTS
 from hpcrunner.job.claim import Claim, take_claim
 from hpcrunner.job.leftovers import sweep
+from hpcrunner.job.workspace import make_workspace
 from hpcrunner.request.claim import Owner, claims, fence
-from hpcrunner.request.plan import PlannedExperiment
+from hpcrunner.request.plan import NodeSetup, PlannedExperiment
 from hpcrunner.request.reasons import Reason
 
 if TYPE_CHECKING:
@@ -186,6 +187,23 @@ def test_a_run_whose_job_was_started_again_elsewhere_ends_and_leaves_no_word(nod
     assert os.listdir(node.batch / "records") == []
     assert sorted(os.listdir(node.store)) == ["k", "workspace.tar"]
     assert json.loads((node.store / "k").read_text())["status"] == "running"
+
+
+def test_a_run_whose_job_was_started_again_leaves_the_folders_to_the_new_run(node: Node) -> None:
+    """As on the same node, or on another one with the same scratch folder."""
+    node.write(node.script("print('ready', flush=True)\n" + STUCK))
+    node.look_every = 0.2
+    first = node.start(SLURM_JOB_ID="7")
+    node.wait_until(lambda: "ready\n" in node.log())
+    setup, name = NodeSetup(scratch=str(node.scratch), cache=""), node.experiment({}).name
+    anew = make_workspace(setup, node.home.name, name, ["output"], {})
+    (anew.cwd / "mine").touch()
+    there = Owner("elsewhere", 7, "7", 1, 0.0)
+    assert take_claim(node.batch / "claims" / "1", there) is Claim.TAKEN_AGAIN
+    assert first.wait(150) == 143
+    assert anew.is_ours
+    assert os.listdir(anew.cwd) == ["mine"]
+    assert os.listdir(anew.root / "output") == []
 
 
 def test_a_second_attempt_goes_on_from_the_first_ones_model_and_has_an_output_of_its_own(
