@@ -42,7 +42,11 @@ _NEVER = tuple(
         "ff00::/8",
     )
 )
-_NAT64 = ip_network("64:ff9b::/96")
+# An address of IPv4 is the end of these (NAT64, SIIT, and what RFC 4291 calls IPv4-compatible).
+_HOLDING_IPV4 = tuple(map(ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+_LOOPBACK = ip_address("::1")
+# Of a site's own network, whatever Python's list of private ones says.
+_OF_SITES = tuple(map(ip_network, ("fec0::/10", "64:ff9b:1::/48")))
 _NAME = re.compile(
     r"\.?[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*", re.ASCII
 )
@@ -73,7 +77,8 @@ class HostRule:
         found = _plain(ip_address(address.partition("%")[0]))
         if self.names(host) or any(found in network for network in _networks(self.allowed)):
             return True
-        return PUBLIC in self.allowed and found.is_global
+        inside = any(found in network for network in _OF_SITES)
+        return PUBLIC in self.allowed and found.is_global and not inside
 
 
 def parse_host(text: str) -> str:
@@ -110,9 +115,9 @@ def _networks(allowed: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def _plain(address: Address) -> Address:
-    """An IPv4 address that is written as one of IPv6 (mapped, 6to4, NAT64) as what it is."""
-    if isinstance(address, IPv4Address):
+    """An IPv4 address that is written as one of IPv6 (mapped, 6to4, NAT64 …) as what it is."""
+    if isinstance(address, IPv4Address) or address == _LOOPBACK:
         return address
-    if address in _NAT64:
+    if any(address in network for network in _HOLDING_IPV4):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or address

@@ -102,6 +102,9 @@ def test_a_request_cannot_have_packages_built_there_after_all(
     [
         ("alpha @ http://10.1.2.3/alpha-1.tar.gz", {}),
         ("git+https://user:secret@localhost:8080/x", {}),
+        ("https://store.example@store.example@127.0.0.1/alpha-1.tar.gz", {}),
+        ("https://93.184.215.14\\@127.0.0.1/alpha-1.tar.gz", {}),
+        ("https://${PIP_HOST}/alpha-1.tar.gz", {"PIP_HOST": "127.0.0.1"}),
         ("alpha==1", {"PIP_INDEX_URL": "https://169.254.169.254/simple"}),
         ("alpha==1", {"UV_FIND_LINKS": "/shared http://[::1]:9/links"}),
         ("alpha==1", {"https_proxy": "127.0.0.1:3128"}),

@@ -57,7 +57,8 @@ NO_ROOM_PAUSE = 30.0
 _STRAY = 3600.0
 # A requirement that has no address in it, before its marker and pip's own options.
 _BY_NAME = re.compile(r"[A-Za-z0-9][^:@$;]*?(?:(?:;|\s--).*)?")
-_HOSTS = re.compile(r"://(?:[^/@\s]*@)?([^/@\s#?;]+)")
+_AUTHORITY = re.compile(r"://([^/\s#?;]+)")
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")  # as pip replaces it in a list
 _ENDS_WITHIN = 5.0
 
 
@@ -258,10 +259,13 @@ class Wheels:
         Raises AddressRefused.
         """
         rule = host_rule(self._site)
-        values = (v if "://" in v or "PROXY" not in n.upper() else f"://{v}" for n, v in settings)
-        for text in (*lines, *values):
-            for host in _HOSTS.findall(text):
-                check_name(rule, urlsplit(f"//{host}").hostname or "")
+        known = dict(settings)
+        said = [v if "://" in v or "PROXY" not in n.upper() else f"://{v}" for n, v in settings]
+        said += [_VARIABLE.sub(lambda name: known.get(name[1], name[0]), line) for line in lines]
+        for authority in (found for text in said for found in _AUTHORITY.findall(text)):
+            # A backslash ends it for some programs, and for others it does not.
+            for part in authority.split("\\"):
+                check_name(rule, urlsplit(f"//{part.rpartition('@')[2]}").hostname or "")
 
 
 def sweep(layout: Layout, now: float, kept: float = KEPT) -> None:
