@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,6 +134,61 @@ def test_a_host_that_messages_may_not_name_is_refused_before_pip_is_asked(
     assert isinstance(standing, Failed) and built == []
     assert standing.reason is Reason.ARTIFACT_DENIED
     assert "gateway_hosts" in standing.text and "secret" not in standing.text
+
+
+# Whatever it is asked for: it makes an environment of itself, a wheel, and what Go leaves behind.
+PIP = """#!/bin/sh
+for word; do
+    case "$before $word" in
+    *" -m venv "*|*/venv) mkdir -p "$word/bin"; cp "$0" "$word/bin/python";;
+    "--wheel-dir "*)
+        echo a wheel > "$word/alpha-1.0-py3-none-any.whl"; chmod 000 "$word"/*.whl
+        mkdir -p .work/go/mod; touch .work/go/mod/file; chmod 500 .work/go/mod .work/go
+        [ -e "@MARK@" ] && chmod 000 "$word";;
+    esac
+    before=$word
+done
+exit 0
+"""
+BUILD = """
+import os, sys
+from pathlib import Path
+from hpcrunner.gateway.staging import wheelhouse
+from hpcrunner.interpreter import Interpreter
+from hpcrunner.request.requirements import EnvironmentFailed, groom
+python, folder = sys.argv[1:]
+wanted = wheelhouse.Wanted(Interpreter(python, "3.11.2", python), (groom(["alpha==1.0"]),))
+try:
+    wheelhouse.build(wanted, Path(folder), os.environ, lambda: False)
+except EnvironmentFailed as error:
+    print(error.what)
+"""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_a_build_has_closed_is_removed_and_not_waited_for(closed: bool) -> None:
+    user: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        user = {"user": 65534, "group": 65534, "extra_groups": []}
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        staging, python = Path(name, "staging"), Path(name, "python")
+        staging.mkdir()
+        staging.chmod(0o777)
+        python.write_text(PIP.replace("@MARK@", f"{name}/mark"))
+        python.chmod(0o755)
+        if closed:
+            Path(name, "mark").touch()
+        words = [sys.executable, "-c", BUILD, str(python), str(staging / "made")]
+        done = subprocess.run(words, capture_output=True, text=True, cwd="/", check=False, **user)
+        assert done.returncode == 0, done.stderr
+        if closed:
+            assert "closed by what it has run" in done.stdout
+            assert os.listdir(staging) == []
+        else:
+            assert os.listdir(staging) == ["made"]
+            made = sorted(os.listdir(staging / "made"))
+            assert made == ["alpha-1.0-py3-none-any.whl", PINS, USED]
 
 
 def test_a_disk_that_is_full_for_one_lets_those_who_waited_with_him_go(

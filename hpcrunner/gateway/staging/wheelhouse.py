@@ -21,6 +21,7 @@ from hpcrunner.gateway.staging.inside import Inside
 from hpcrunner.gateway.staging.installer import run
 from hpcrunner.installers import InstallerFailed, last_lines, write_list
 from hpcrunner.interpreter import Interpreter, uv_here
+from hpcrunner.nodefolders import remove_tree
 from hpcrunner.request.requirements import (
     PINS,
     EnvironmentFailed,
@@ -96,7 +97,7 @@ def build(
                 lines=last_lines(log),
             ) from error
         for inner in (work, lists):
-            shutil.rmtree(inner)
+            remove_tree(inner)  # in which builds leave what may not be written, as Go's do
         log.unlink()
         (made / USED).mkdir(mode=0o700)
         (made / PINS).write_text(json.dumps(pins), "utf-8")
@@ -104,11 +105,12 @@ def build(
             _sync(path)
         sync_folder(made)
         with suppress(OSError):
-            shutil.rmtree(folder)  # what a crash has left
+            remove_tree(folder)  # what a crash has left
         made.rename(folder)
         sync_folder(folder.parent)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(made)
 
 
 class _Build:
@@ -205,12 +207,18 @@ class _Build:
 
 
 def _take_wheels(source: Path, target: Path) -> None:
-    """Move what was made, and no links."""
-    if source.is_symlink():
-        raise InstallerFailed("pip's folder was taken away by what it has run")
-    for entry in list(os.scandir(source)):
+    """Move what was made, and no links. Raises InstallerFailed, OSError."""
+    try:
+        if source.is_symlink():
+            raise InstallerFailed("pip's folder was taken away by what it has run")
+        found = list(os.scandir(source))
+    except PermissionError:  # of no disk of ours, for which one would wait
+        raise InstallerFailed("pip's folder was closed by what it has run") from None
+    for entry in found:
         if entry.name.endswith(".whl") and entry.is_file(follow_symlinks=False):
-            Path(entry.path).rename(target / entry.name)
+            wheel = Path(entry.path)
+            wheel.chmod(0o600)
+            wheel.rename(target / entry.name)
 
 
 def _sync(path: Path) -> None:
