@@ -13,7 +13,7 @@ Host = Annotated[
     str,
     AfterValidator(parse_host),
     Allowed(
-        "`public`, a host's name, `.example.org`, an address, or a network such as 10.1.0.0/16; "
-        "none of link-local or where clouds keep credentials"
+        "`public`, a host's name, `.example.org`, an address, or a network such as 10.1.0.0/16, "
+        "without ports; none of link-local or where clouds keep credentials"
     ),
 ]

@@ -143,7 +143,7 @@ class Retries(Part):
     infrastructure: Budget = Field(
         default=3,
         description="Attempts after failures of the infrastructure: a node, the scheduler, a "
-        "store, preemption without requeueing.",
+        "store, a full disk, preemption without requeueing.",
     )
     payload: Budget = Field(
         default=0,
