@@ -212,7 +212,13 @@ class Sweep:
             yield
         if not old:
             return
-        needed = yield from storesweep.needed(self._journal, self._spool, self._gone, self._bare)
+        try:
+            needed = yield from storesweep.needed(
+                self._journal, self._spool, self._gone, self._bare
+            )
+        except OSError as error:  # a message that cannot be read may name any of them
+            self._skip(Path(error.filename or self._spool.queue_root), error, "read")
+            return
         for found in (s for s in old if s.name not in needed):
             path: Path | None = found.path
             try:
@@ -307,6 +313,6 @@ class Sweep:
             return
         self.tally.add(Kind.PLANS, 1, size)
 
-    def _skip(self, path: Path, error: OSError | RecursionError) -> None:
+    def _skip(self, path: Path, error: OSError | RecursionError, what: str = "removed") -> None:
         why = error.strerror if isinstance(error, OSError) else "nested too deeply"
-        self.tally.skipped[str(path)] = f"cannot be removed ({why})"
+        self.tally.skipped[str(path)] = f"cannot be {what} ({why})"

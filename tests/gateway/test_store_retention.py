@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -140,6 +141,35 @@ def test_what_is_on_its_way_or_may_be_run_again_keeps_its_code_and_its_record(
     parts.clock.forward(1000 * DAY)
     assert run_sweep(parts, ended=0.0, dead="UNLIMITED") == {"plans": 1}
     assert files(parts.spool.store) == before
+
+
+def test_nothing_goes_while_a_message_cannot_be_read_and_the_sweep_goes_on(
+    parts: Any, submit: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ran(parts, submit())
+    age_all(parts)
+    unread = parts.spool.queue_root / "local_submit" / "of-another-user"
+    unread.write_bytes(b"{}")
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == unread:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)  # as root reads everything
+    before = files(parts.spool.store)
+    broken_off = parts.spool.store / "storage" / "blobstore" / ".x.part"
+    broken_off.touch()
+    os.utime(broken_off, (parts.clock(), parts.clock()))
+    parts.clock.forward(1000 * DAY)
+    retention = Retention(store=100 * DAY, ended=0.0)
+    ages = ages_of(retention, parts.site.repeat_window)
+    sweep = Sweep(parts.journal, parts.spool, ages, parts.clock, dry=False)
+    for _ in sweep.run():
+        pass
+    assert sweep.tally.skipped == {str(unread): "cannot be read (Permission denied)"}
+    assert files(parts.spool.store) == before and key in str(before)
 
 
 def test_an_archive_that_is_submitted_again_stays_for_that(
