@@ -242,13 +242,17 @@ def _order(site: Site, work: _Round, planted: str, spec: JobSpec, *, whole: bool
     if work.cluster.step:
         commands.insert(0, ProbeCommand(STEP, work.cluster.step))
     writable = [("scratch", site.scratch), ("cache", site.cache)]
-    if site.staging == "gateway":  # the nodes see no store, and read and write there instead
+    stores = tuple(work.stores)
+    if (
+        site.staging == "gateway"
+    ):  # nodes see folders alone, and read and write there
+        stores = tuple(store for store in stores if store.scheme == "file")
         writable.append(("staging_dir", site.staging_dir or str(site.spool_path / "staging")))
     return ProbeOrder(
         planted,
         tuple(writable),
         tuple(commands),
-        tuple(work.stores) if site.staging == "node" else (),
+        stores,
         spec.cpus,
         spec.gpus,
         secrets_here,

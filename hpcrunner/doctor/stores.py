@@ -80,7 +80,7 @@ def judge_hosts(site: Site) -> list[Finding]:
         return []
     allowed = host_rule(site).allowed
     if allowed == (PUBLIC,):
-        what = "the internet alone: stores in private networks are refused until the site names them"
+        what = "the internet alone: private networks are refused until the site names them"
     else:
         what = ", ".join(allowed) or "none: whatever is no file is refused"
     return [ok("gateway_hosts", what)]

@@ -168,6 +168,19 @@ def test_a_backend_that_hands_the_environment_on_is_found_out(
     assert found["node.environment"].verdict is Verdict.FAULT
 
 
+def test_of_an_offline_nodes_stores_the_folders_alone_are_asked_from_there(
+    site: Site, tmp_path: Path
+) -> None:
+    own = Site.model_validate({**dict(site), "staging": "gateway"})
+    stores = (f"file://{tmp_path}", "http://127.0.0.1:1/x.tar")
+    found = list(examine(own, wishes(stores=stores), Edge()))
+    here = [f.verdict for f in found if f.check == "store"]
+    assert here == [Verdict.OK, Verdict.FAULT]
+    (there,) = (f for f in found if f.check == "node.store")
+    assert (there.verdict, there.what) == (Verdict.OK, "reached")
+    assert by_check(found)["node.staging_dir"].verdict is Verdict.OK
+
+
 def test_a_secret_that_a_start_file_hands_to_jobs_too_is_named_and_not_told(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
