@@ -243,9 +243,7 @@ def _order(site: Site, work: _Round, planted: str, spec: JobSpec, *, whole: bool
         commands.insert(0, ProbeCommand(STEP, work.cluster.step))
     writable = [("scratch", site.scratch), ("cache", site.cache)]
     stores = tuple(work.stores)
-    if (
-        site.staging == "gateway"
-    ):  # nodes see folders alone, and read and write there
+    if site.staging == "gateway":  # nodes see folders alone, and read and write there
         stores = tuple(store for store in stores if store.scheme == "file")
         writable.append(("staging_dir", site.staging_dir or str(site.spool_path / "staging")))
     return ProbeOrder(
