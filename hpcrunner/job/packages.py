@@ -49,14 +49,19 @@ def described(installed: Iterable[Distribution]) -> list[Package]:
 
     Members are pipdeptree's: ``package`` and ``dependencies`` with ``key``, ``package_name`` and
     ``installed_version``; of a dependency also ``required_version``, null for any. What another
-    platform would need is told where it is installed all the same; what an extra needs is not.
+    platform would need is told where it is installed all the same; what an extra needs is not. A
+    package whose metadata cannot be read is left out.
     """
     found: dict[str, tuple[dict[str, str], list[str]]] = {}
     for distribution in installed:
-        name, version = distribution.metadata["Name"], distribution.version
+        try:
+            name, version = distribution.metadata["Name"], distribution.version
+            needs = distribution.requires or []
+        except Exception:  # noqa: S112 - its metadata may be no UTF-8, cut off, or anything
+            continue
         if name and version:
             known = {"key": _key(name), "package_name": name, "installed_version": version}
-            found.setdefault(known["key"], (known, distribution.requires or []))
+            found.setdefault(known["key"], (known, needs))
     return [
         {"package": known, "dependencies": list(_needs(lines, {k: v[0] for k, v in found.items()}))}
         for _, (known, lines) in sorted(found.items())

@@ -48,3 +48,13 @@ def test_an_endless_list_is_not_told(tmp_path: Path) -> None:
         install(tmp_path, f"p{number}", "1", *(f"p{other} (=={'1' * 200})" for other in range(40)))
     write_packages(tmp_path)
     assert not (tmp_path / FILE).exists()
+
+
+def test_a_package_whose_metadata_cannot_be_read_spoils_no_environment(tmp_path: Path) -> None:
+    install(tmp_path, "a", "1.0", "b")
+    install(tmp_path, "b", "1.0")
+    broken = tmp_path / "lib/python3.11/site-packages/b-1.0.dist-info/METADATA"
+    broken.write_bytes(b"Name: b\nVersion: 1.0\nAuthor: J\xfcrgen\n")  # as old packages have it
+    (broken.parents[1] / "c-1.0.dist-info").mkdir()
+    write_packages(tmp_path)
+    assert [found["package"]["key"] for found in read_packages(tmp_path)] == ["a"]
