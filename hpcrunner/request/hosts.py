@@ -81,6 +81,9 @@ class HostRule:
         return PUBLIC in self.allowed and found.is_global and not inside
 
 
+ANYWHERE = HostRule((PUBLIC, "0.0.0.0/0", "::/0"))  # but for what is refused always
+
+
 def parse_host(text: str) -> str:
     """An entry of a site's list in normal form. Raises ValueError."""
     entry = text.strip().lower()

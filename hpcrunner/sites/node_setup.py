@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpcrunner.request.hosts import HostRule
+from hpcrunner.request.hosts import ANYWHERE, HostRule
 from hpcrunner.request.image import ImageSetup
 from hpcrunner.request.location import TlsFiles
 from hpcrunner.request.plan import ContainerSetup, NodeSetup
@@ -97,9 +97,10 @@ def image_store_rules(site: Site) -> StoreRules:
 
 def record_rules(site: Site) -> StoreRules:
     """The same of clients' database records, which the gateway writes for whatever site."""
-    if site.staging == "gateway" or site.gateway_hosts is None:
-        return planned_rules(site)
-    return replace(store_rules(site), hosts=host_rule(site))
+    if site.staging == "gateway":
+        return carried_rules(site)
+    hosts = ANYWHERE if site.gateway_hosts is None else host_rule(site)
+    return replace(store_rules(site), hosts=hosts)
 
 
 def store_rules(site: Site) -> StoreRules:

@@ -243,8 +243,9 @@ class Site(Part):
         default=None,
         description="Hosts that a message may have the gateway contact, where it fetches and "
         "stores for the nodes; `public` stands for the internet. Left out: `[public]`. Where it "
-        "is set it holds for clients' database records, too, whoever does the rest; "
-        "docs/offline-nodes.md.",
+        "is set it holds for clients' database records, too, whoever does the rest; where it is "
+        "not, and the nodes do the rest, these go anywhere but to link-local addresses and where "
+        "clouds keep credentials; docs/offline-nodes.md.",
         examples=["public", "10.1.2.0/24", ".example.org"],
     )
     gateway_credentials: Switch = Field(

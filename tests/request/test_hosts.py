@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpcrunner.request.hosts import HostRule, parse_host
+from hpcrunner.request.hosts import ANYWHERE, HostRule, parse_host
 
 USUAL = HostRule()
 METADATA_SERVICES = [
@@ -81,3 +81,10 @@ def test_a_site_names_hosts_addresses_and_networks(text: str, entry: str) -> Non
 def test_what_is_no_host_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_host(text)
+
+
+def test_anywhere_is_all_but_what_is_refused_always() -> None:
+    for address in ("127.0.0.1", "10.1.2.3", "8.8.8.8", "::1", "fd00::1", "2001:4860::8888"):
+        assert ANYWHERE.allows("store.example", address)
+    for address in ("169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254"):
+        assert not ANYWHERE.allows("store.example", address)

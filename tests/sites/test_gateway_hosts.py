@@ -9,7 +9,7 @@ import pytest
 
 from hpcrunner.gateway.admission import admit
 from hpcrunner.gateway.images import open_images
-from hpcrunner.request.hosts import HostRule
+from hpcrunner.request.hosts import ANYWHERE, HostRule
 from hpcrunner.request.model import AwsCredentials, Request
 from hpcrunner.request.parse import parse_message
 from hpcrunner.request.resolve import resolve_record
@@ -52,9 +52,9 @@ def site(**keys: Any) -> Site:
 @pytest.mark.parametrize(
     ("keys", "artifacts", "image", "record"),
     [
-        ({}, None, None, None),
+        ({}, None, None, ANYWHERE),
         ({"gateway_hosts": ["10.1.0.0/16"]}, None, None, INSIDE),
-        ({"container": {"pull": "gateway"}}, None, HostRule(), None),
+        ({"container": {"pull": "gateway"}}, None, HostRule(), ANYWHERE),
         ({"staging": "gateway"}, HostRule(), HostRule(), HostRule()),
         ({"staging": "gateway", "gateway_hosts": ["10.1.0.0/16"]}, INSIDE, INSIDE, INSIDE),
     ],
