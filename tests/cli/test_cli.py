@@ -234,6 +234,7 @@ def test_the_sites_rules_are_told_before_anything_is_sent(person: Person) -> Non
     )
     captured = json.loads((REQUESTS / "run_0.0.49.json").read_text())["payload"]
     captured["experiment"]["resources_needed"]["cpus"] = 2
+    captured["experiment"]["time_added"] = time.time()
     (person.folder / "r.json").write_text(json.dumps(captured))
     site = ("r.json", "--site", "./ruled.yaml")
     out, _ = person.run("render", *site, "--queue", "rmq_vip_1")
