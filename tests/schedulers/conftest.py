@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +74,17 @@ def make_batch(tmp_path: Path) -> Callable[..., Batch]:
 
 
 @pytest.fixture(scope="session")
-def checkout(cluster: Any) -> Iterator[Path]:
+def checkout(
+    cluster: Any, new_workdir: Callable[[], AbstractContextManager[Path]]
+) -> Iterator[Path]:
     """The code under test where the user can read it."""
-    folder = cluster.home / "tests" / f"code-{secrets.token_hex(4)}"
-    shutil.copytree(
-        Path(hpcrunner.__file__).parent,
-        folder / "hpcrunner",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    shutil.copy(Path(__file__).parent / "as_user.py", folder)
-    subprocess.run(["chmod", "-R", "a+rX", folder, folder.parent], check=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with new_workdir() as folder:
+        shutil.copytree(
+            Path(hpcrunner.__file__).parent,
+            folder / "hpcrunner",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+        shutil.copy(Path(__file__).parent / "as_user.py", folder)
+        # That folder only: its parent holds those of the tests that run meanwhile.
+        subprocess.run(["chown", "-R", cluster.user, folder], check=True)
+        yield folder
