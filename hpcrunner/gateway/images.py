@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment, State
@@ -38,7 +37,7 @@ from hpcrunner.request.plan import NodeSetup, PlannedExperiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.node_setup import host_rule, node_setup
 from hpcrunner.sites.site import Site
-from hpcrunner.storage.guard import check_name
+from hpcrunner.storage.guard import check_url
 from hpcrunner.usemark import MARK_EVERY, touch_mark
 
 log = logging.getLogger(__name__)
@@ -172,7 +171,7 @@ class Images:
         registry = registry_of(image.reference)
         if self._hosts is None or image.location is not None or registry in self._known:
             return
-        check_name(self._hosts, urlsplit(f"//{registry}").hostname or "")
+        check_url(self._hosts, f"//{registry}")
 
     def _keep(self, promised: Promised, ready: Iterable[str]) -> None:
         for path in {*ready, *(image.path for image in promised() if image.path)}:

@@ -45,6 +45,11 @@ def check_name(rule: HostRule, host: str) -> None:
             raise _refused(host, ()) from None
 
 
+def check_url(rule: HostRule, url: str) -> None:
+    """The same of a URL's host. Raises AddressRefused."""
+    check_name(rule, urlsplit(url).hostname or "")
+
+
 def connect(
     rule: HostRule,
     address: tuple[str, int],
@@ -105,7 +110,7 @@ def _connection(
 ) -> Any:
     """What makes a connection for that request, through its proxy where it has one."""
     if request.has_proxy() or getattr(request, "_tunnel_host", None):
-        check_name(rule, urlsplit(request.full_url).hostname or "")
+        check_url(rule, request.full_url)
         return kind
 
     def make(host: str, **options: Any) -> http.client.HTTPConnection:
@@ -139,7 +144,7 @@ def guard_s3(client: Any, rule: HostRule) -> None:
 
     def before_send(request: Any, **_: Any) -> None:
         """Also through a proxy; and refused here, nothing is tried again."""
-        check_name(rule, urlsplit(request.url).hostname or "")
+        check_url(rule, request.url)
 
     client.meta.events.register("before-send.s3", before_send)
 
