@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def without_colours(text: str) -> str:
+    """Text without the sequences by which programs colour it."""
+    return _COLOUR.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks, colours or terminal control.
+
+    Messages, file names and what servers and programs say are untrusted.
+    """
+    folded = " ".join(without_colours(text).split())
+    return "".join(c if c.isprintable() else "\ufffd" for c in folded)
+
 
 class HpcrunnerError(Exception):
     """An error with its place and its remedy, printed as one line.
@@ -19,8 +37,8 @@ class HpcrunnerError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """One line: ``where: what; remedy``. Line breaks inside the parts are folded."""
+        """One line: ``where: what; remedy``, by ``one_line``."""
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.remedy:
             text = f"{text}; {self.remedy}"
-        return " ".join(text.split())
+        return one_line(text)

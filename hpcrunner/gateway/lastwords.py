@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hpcrunner.accessions import Taken, accession_for
 from hpcrunner.crashpoint import crashpoint
-from hpcrunner.errors import HpcrunnerError
+from hpcrunner.errors import HpcrunnerError, one_line
 from hpcrunner.gateway.experiment import Experiment
 from hpcrunner.gateway.preparation import Attempt, Failed
 from hpcrunner.gateway.staging.sending import server_of
@@ -29,7 +29,7 @@ from hpcrunner.gateway.unprepared import (
     write_documents,
     write_output,
 )
-from hpcrunner.request.documents import METADATA, one_line, takes_documents
+from hpcrunner.request.documents import METADATA, takes_documents
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.resolve import USUAL, StoreRules

@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpcrunner.errors import HpcrunnerError
+from hpcrunner.errors import HpcrunnerError, one_line
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.preparation import Failed
 from hpcrunner.request.beside import beside
 from hpcrunner.request.documents import (
     PREFIX,
     never_started,
-    one_line,
     takes_documents,
 )
 from hpcrunner.request.model import Request

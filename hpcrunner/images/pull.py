@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcrunner.errors import without_colours
 from hpcrunner.images.errors import PullFailed, no_room, too_large
 from hpcrunner.images.runtime import program_path, runtime_environment, scratch_settings
 from hpcrunner.request.image import ImageSetup, PlannedImage
@@ -40,11 +41,18 @@ _DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|\b4
 _LARGE_FILE = re.compile(r"file too large|file size limit", re.I)
 _NO_ROOM = re.compile(rf"no space left|disk quota exceeded|{_LARGE_FILE.pattern}", re.I)
 _OTHER_BYTES = re.compile(r"verifying sha256 checksum|digest.* (mismatch|does not match)", re.I)
+# It came whole, and is no image for this machine: it would be none the next time.
+_NO_IMAGE = re.compile(
+    r"ORAS SIF image should have|invalid layer media ?type|no extractable OCI"
+    r"|no (child with platform|image found in)|image format not recognized|read next entry",
+    re.IGNORECASE,
+)
+_NO_LIBRARY = re.compile(r"no default remote with library client", re.IGNORECASE)
 # How deep in the program it happened.
 _WRAPPED = re.compile(
     r"While (pulling|making) image from oci registry: |error fetching image to cache: "
     r"|unable to Download Image: |while building SIF from layers: |conveyor failed to get: "
-    r"|error writing layer: |failed to get checksum for \S+ "
+    r"|error writing layer: |failed to get checksum for \S+ |packer failed to pack: "
 )
 # Answers of a server that is not well, and lines that are cut: another attempt may help.
 _PASSING = re.compile(
@@ -172,15 +180,16 @@ def written_below(scratch: Path) -> int:
 def _said(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _ENOUGH))
-        return file.read().decode("utf-8", "replace")
+        return without_colours(file.read().decode("utf-8", "replace"))
 
 
 def _failure(reference: str, code: int, said: str, scratch: Path) -> PullFailed:
     lines = [line for line in said.splitlines() if re.match(r"\s*(FATAL|ERROR)", line)]
     line = (lines or said.splitlines() or [f"exit code {code}"])[-1]
-    text = re.sub(r"\x1b\[[0-9;]*m|^\s*(FATAL|ERROR):?\s*", "", line)
+    text = re.sub(r"^\s*(FATAL|ERROR):?\s*", "", line)
     # Addresses of blobs are signed with what lets anybody fetch them.
-    text = _WRAPPED.sub("", " ".join(re.sub(r"\?[^\s\"']*", "", text).split()))[-400:]
+    text = re.sub(r"\?[^\s\"']*", "", text).replace(f"{scratch}/", "")
+    text = _WRAPPED.sub("", " ".join(text.split()))[-400:]
     reason, remedy = Reason.STORE_UNREACHABLE, "is the registry reached from here?"
     if _NO_ROOM.search(said) or -code == signal.SIGXFSZ:
         return no_room(reference, scratch)
@@ -188,6 +197,11 @@ def _failure(reference: str, code: int, said: str, scratch: Path) -> PullFailed:
         remedy = "what came is not what its digest says"
     elif _NO_TOOL.search(text):
         reason, remedy = Reason.CONTAINER_FAILED, "the program cannot make images here"
+    elif _NO_IMAGE.search(text):
+        reason, remedy = Reason.ARTIFACT_REFUSED, "what is there is no image for this machine"
+    elif _NO_LIBRARY.search(text):
+        reason = Reason.ARTIFACT_NOT_FOUND
+        remedy = "name the library's host, or have one set up here: apptainer remote add"
     elif _PASSING.search(text):
         pass
     elif _DENIED.search(text):

@@ -32,6 +32,11 @@ def program_path(runtime: str, environ: Mapping[str, str]) -> str:
     return found
 
 
+def variable_prefix(runtime: str) -> str:
+    """What the names of the program's own variables begin with."""
+    return "SINGULARITY" if "singularity" in os.path.basename(runtime) else "APPTAINER"  # noqa: PTH119
+
+
 def runtime_environment(
     runtime: str, environ: Mapping[str, str], settings: Mapping[str, str]
 ) -> dict[str, str]:
@@ -40,8 +45,8 @@ def runtime_environment(
     Nobody's registry password is passed on from ``environ``: it would be shown to whatever
     registry a request names.
     """
-    prefix = "SINGULARITY" if "singularity" in os.path.basename(runtime) else "APPTAINER"  # noqa: PTH119
     kept = {name: value for name, value in environ.items() if name in _PASSED_ON}
+    prefix = variable_prefix(runtime)
     named = {f"{prefix}_{name}": value for name, value in settings.items()}
     return {**kept, "PATH": environ.get("PATH") or _USUAL_PATH, **named}
 

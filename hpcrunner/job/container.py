@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcrunner.errors import HpcrunnerError
+from hpcrunner.images.runtimefault import runtime_fault
 from hpcrunner.job.ending import Ending
 from hpcrunner.job.events import Events
 from hpcrunner.job.payload import PayloadNotStarted, PythonHome
@@ -46,16 +47,6 @@ _UNBINDABLE = re.compile(r'[:,"\\\x00-\x1f\x7f]')
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _HOST_PATH = "%PATH%"
 _NVIDIA, _DEVICES = "--nv", "NVIDIA_VISIBLE_DEVICES"
-
-_REMARK = re.compile(r"(INFO|WARNING|ERROR)\s*:")
-_FATAL = re.compile(r"FATAL:\s+(.*)")
-_USAGE = re.compile(r"Run '(?:apptainer|singularity) --help'")
-_NO_PROGRAM = re.compile(r'"([^"]*)": executable file not found|exec .* failed: .* no such file')
-_BAD_IMAGE = re.compile(
-    r"image format not recognized|unknown image format|not a valid SIF|no .*partition found"
-    r"|trying to read the squashfs image|while loading SIF|architecture .* could not run"
-    r"|exec format error|image is empty"
-)
 
 
 class ContainerFailed(HpcrunnerError):
@@ -356,22 +347,6 @@ def as_signal(code: int) -> int:
 
 
 def failure_of(code: int, last: Sequence[str]) -> Ending | None:
-    """The ending where the runtime itself failed, and never came to the payload; else None.
-
-    By its last word, since 255 may be the payload's own exit code too.
-    """
-    line = next((text.strip() for text in reversed(last) if not _REMARK.match(text)), "")
-    fatal = _FATAL.fullmatch(line)
-    if code == 255 and fatal:
-        what = fatal[1].strip()
-    elif code == 1 and _USAGE.match(line):
-        what = "it does not know an option; is it too old, or container.options at fault?"
-    else:
-        return None
-    missing = _NO_PROGRAM.search(what)
-    if missing:
-        text = f"the container image cannot run the payload: {what}"
-        return Ending(Reason.PAYLOAD_NOT_STARTED, text, code)
-    if _BAD_IMAGE.search(what):
-        return Ending(Reason.ARTIFACT_REFUSED, f"the container image cannot be run: {what}", code)
-    return Ending(Reason.CONTAINER_FAILED, f"the container did not start: {what}", code)
+    """The ending where the runtime itself failed, and never came to the payload; else None."""
+    fault = runtime_fault(code, last)
+    return Ending(fault.reason, fault.text, code) if fault else None

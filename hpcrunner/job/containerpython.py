@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcrunner.errors import one_line
 from hpcrunner.interpreter import PROBE, Interpreter, uv_here
 from hpcrunner.job.allocation import allocation_of
 from hpcrunner.job.build import (
@@ -138,14 +139,14 @@ def _probe(container: Container) -> tuple[Interpreter, bool]:
         ) from error
     finally:
         variables.unlink(missing_ok=True)
-    failed = failure_of(done.returncode, done.stderr.splitlines()[-1:])
+    failed = failure_of(done.returncode, done.stderr.splitlines())
     if failed is not None:
         raise ContainerEnded(failed)
     try:
         version, real, has_pip = done.stdout.splitlines()[-3:]
     except ValueError:
         raise EnvironmentFailed(
-            f"its Python does not work: {' '.join(done.stderr.split())[-300:]}",
+            f"its Python does not work: {one_line(done.stderr)[-300:]}",
             where=f"container image {container.image}",
         ) from None
     return Interpreter(CONTAINER_PYTHON, version, real), has_pip == "1"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hpcrunner.crashpoint import crashpoint
-from hpcrunner.errors import HpcrunnerError
+from hpcrunner.errors import HpcrunnerError, one_line
 from hpcrunner.installers import last_lines
 from hpcrunner.job import artifacts, limits
 from hpcrunner.job.clientrecord import ClientRecord
@@ -46,7 +46,7 @@ from hpcrunner.job.workspace import Workspace, keep_home, make_workspace
 from hpcrunner.mounts import one_nodes_own, says_full
 from hpcrunner.nodefolders import remove_tree
 from hpcrunner.request.claim import Owner
-from hpcrunner.request.documents import METADATA, PREFIX, one_line
+from hpcrunner.request.documents import METADATA, PREFIX
 from hpcrunner.request.plan import Plan
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.record import Record, SavedArtifact

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcrunner.request.documents import PREFIX, one_line
+from hpcrunner.errors import one_line
+from hpcrunner.request.documents import PREFIX
 
 
 @dataclass(slots=True)

@@ -31,12 +31,6 @@ def as_text(document: object) -> str:
     return _ENCODER.encode(document)
 
 
-def one_line(text: str) -> str:
-    """Text without line breaks or terminal control: messages and file names are untrusted."""
-    folded = " ".join(text.split())
-    return "".join(c if c.isprintable() else "\ufffd" for c in folded)
-
-
 def timestamp(nanoseconds: int) -> str:
     """``2026-03-01T12:00:00.123456789+00:00``, from nanoseconds since the epoch."""
     seconds, fraction = divmod(nanoseconds, 10**9)

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hpcrunner.gateway.staging import wheelhouse
 from hpcrunner.gateway.staging.layout import Layout
 from hpcrunner.gateway.staging.wheelhouse import PINS, USED, Wanted
 from hpcrunner.gateway.staging.wheels import Wheels
+from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.plan import PlannedExperiment
 from hpcrunner.request.reasons import Reason
 from hpcrunner.sites.site import Site
@@ -134,6 +136,42 @@ def test_a_host_that_messages_may_not_name_is_refused_before_pip_is_asked(
     assert isinstance(standing, Failed) and built == []
     assert standing.reason is Reason.ARTIFACT_DENIED
     assert "gateway_hosts" in standing.text and "secret" not in standing.text
+
+
+def test_an_image_is_started_once_to_ask_for_its_python_however_many_want_packages(
+    tmp_path: Path, built: list[Any], containers: Any
+) -> None:
+    layout = Layout(tmp_path / "staging")
+    layout.prepare()
+    started = tmp_path / "started"
+    program = tmp_path / "apptainer"
+    program.write_text(f'#!/bin/sh\necho >>{started}\nexec {containers.program} "$@"\n')
+    program.chmod(0o755)
+    container = {
+        "runtime": "apptainer",
+        "program": str(program),
+        "pythonenv": "install",
+        "userns": True,
+    }
+    site = Site.model_validate({"name": "x", "scheduler": "local", "container": container})
+    wheels = Wheels(layout, site)
+    for number in range(3):
+        experiment = replace(ASKED, id=f"{number:012x}")
+        planned = PlannedExperiment(
+            *("", "key", "name", 1, "run.py", (), ()),
+            python_packages=("alpha==1",),
+            image=PlannedImage(str(containers.python)),
+        )
+        wheels.want(experiment, planned)
+        until = time.monotonic() + 120
+        while isinstance(standing := wheels.standing(experiment), Waiting):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert standing is READY, standing
+    wheels.close()
+    assert len(started.read_text()) == 1
+    ((wanted, _),) = built
+    assert wanted.interpreter.version and wanted.inside is not None
 
 
 # Whatever it is asked for: it makes an environment of itself, a wheel, and what Go leaves behind.

@@ -356,9 +356,37 @@ def test_the_images_python_is_taken_as_it_is_unless_somebody_says_otherwise(
     assert record.last_lines == ("ran",)
 
 
+NO_NAMESPACES = """#!/bin/sh
+exec unshare --user --map-root-user sh -c 'echo 0 >/proc/sys/user/max_user_namespaces
+exec "$@"' sh @PROGRAM@ "$@"
+"""
+
+
+@pytest.mark.parametrize("pythonenv", ["image", "install"])
+def test_a_node_without_user_namespaces_is_at_fault_and_not_the_payload(
+    node: Node,
+    contained: Callable[..., PlannedExperiment],
+    containers: Any,
+    tmp_path: Path,
+    pythonenv: str,
+) -> None:
+    program = tmp_path / "apptainer"
+    program.write_text(NO_NAMESPACES.replace("@PROGRAM@", containers.program))
+    program.chmod(0o755)
+    script = node.script("print('ran')", python_packages=("alpha==1.0",), pythonenv=pythonenv)
+    record = node.run(contained(script, program=str(program)))
+    assert record.reason is Reason.CONTAINER_FAILED, record
+    assert "user namespace" in record.text and record.text.isprintable()
+
+
 @pytest.mark.parametrize(
     ("code", "line", "reason"),
     [
+        (
+            1,
+            "\x1b[91mERROR  : Failed to create user namespace: x\n\x1b[0m",
+            Reason.CONTAINER_FAILED,
+        ),
         (255, "FATAL:   container creation failed: mount hook failure", Reason.CONTAINER_FAILED),
         (
             255,
@@ -369,12 +397,16 @@ def test_the_images_python_is_taken_as_it_is_unless_somebody_says_otherwise(
         (1, "Run 'apptainer --help' for more detailed usage information.", Reason.CONTAINER_FAILED),
         (255, "the payload's own words", None),
         (1, "FATAL:   of the payload", None),
+        (1, "ERROR: of the payload", None),
+        (255, "ERROR  : of the payload", None),
     ],
 )
 def test_the_runtimes_failures_are_told_from_the_payloads(
     code: int, line: str, reason: Reason | None
 ) -> None:
-    ending = failure_of(code, ["before", line, "WARNING: of the runtime's clearing up"])
+    ending = failure_of(
+        code, ["before", *line.split("\n"), "WARNING: of the runtime's clearing up"]
+    )
     assert (ending.reason if ending else None) is reason
 
 

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcrunner.errors import one_line
 from hpcrunner.images.errors import PullFailed
-from hpcrunner.images.runtime import program_path, runtime_environment
+from hpcrunner.images.runtime import program_path, runtime_environment, variable_prefix
+from hpcrunner.images.runtimefault import runtime_fault
 from hpcrunner.interpreter import PROBE, Interpreter, uv_here
 from hpcrunner.request.reasons import Reason
 from hpcrunner.request.requirements import SETTING, EnvironmentFailed
@@ -23,6 +25,10 @@ from hpcrunner.sites.site import Site
 
 PYTHON = "python3"
 _PROBE_TIMEOUT = 600.0  # the image may come from a slow file system, for the first time
+_REMEDIES = {
+    Reason.CONTAINER_FAILED: "may containers run on this host?",
+    Reason.PAYLOAD_NOT_STARTED: f"name one with {PYTHON}, or let 'pythonenv' be 'image'",
+}
 _WHERE_TO = frozenset({"PIP_CACHE_DIR", "UV_CACHE_DIR"})
 
 
@@ -62,7 +68,7 @@ class Inside:
         inside = {k: v for k, v in tools.items() if SETTING.fullmatch(k) and k not in _WHERE_TO}
         inside |= {"PIP_NO_CACHE_DIR": "1", "UV_NO_CACHE": "1", "TMPDIR": str(tmp)}
         inside |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "GIT_TERMINAL_PROMPT": "0"}
-        prefix = "SINGULARITY" if "singularity" in Path(self.program).name else "APPTAINER"
+        prefix = variable_prefix(self.program)
         named = {f"{prefix}ENV_{name}": value for name, value in inside.items()}
         return {**runtime_environment(self.program, ours, {}), **named}
 
@@ -94,16 +100,18 @@ def interpreter_of(inside: Inside, folder: Path, environ: Mapping[str, str]) -> 
         raise EnvironmentFailed(
             f"its Python does not answer on the login node ({type(error).__name__})", where=where
         ) from error
-    said = " ".join(done.stderr.split())[-300:]
-    if done.returncode == 255 and "FATAL" in done.stderr:
+    fault = runtime_fault(done.returncode, done.stderr.splitlines())
+    if fault is not None:
         raise PullFailed(
-            f"does not start on the login node: {said}",
+            f"{fault.text} (on the login node, where its packages are made)",
             where=where,
-            remedy="packages for it are made there: may containers run on this host?",
-            reason=Reason.CONTAINER_FAILED,
+            remedy=_REMEDIES.get(fault.reason, ""),
+            reason=fault.reason,
         )
     try:
         version, real = done.stdout.splitlines()[-2:]
     except ValueError:
-        raise EnvironmentFailed(f"its Python does not work: {said}", where=where) from None
+        raise EnvironmentFailed(
+            f"its Python does not work: {one_line(done.stderr)[-300:]}", where=where
+        ) from None
     return Interpreter(PYTHON, version, real)

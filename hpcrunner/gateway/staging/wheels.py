@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.experiment import Experiment
@@ -46,7 +45,7 @@ from hpcrunner.request.requirements import (
 )
 from hpcrunner.sites.node_setup import host_rule, node_setup
 from hpcrunner.sites.site import Site
-from hpcrunner.storage.guard import check_name
+from hpcrunner.storage.guard import check_url
 from hpcrunner.usemark import touch_mark
 
 log = logging.getLogger(__name__)
@@ -89,6 +88,7 @@ class Wheels:
         self._fetches: dict[Attempt, _Fetch] = {}
         self._lock = threading.Lock()
         self._waiting: dict[str, list[_Fetch]] = {}  # by key: who wants what is being built
+        self._pythons: dict[Inside, Interpreter] = {}
 
     def want(self, experiment: Experiment, planned: PlannedExperiment) -> None:
         """See Preparation."""
@@ -240,18 +240,27 @@ class Wheels:
             node, ours = node_setup(self._site, 0), os.environ
             path = ready_image(planned.image, node, ours, lambda *_: None, mark=touch_mark)
             inside = open_image(self._site, path, ours)
-            folder = Path(tempfile.mkdtemp(dir=self._layout.wheels, prefix=".look."))
-            try:
-                return interpreter_of(inside, folder, ours), inside
-            finally:
-                with suppress(OSError):
-                    remove_tree(folder)  # which follows no link that the image has left there
+            return self._python_inside(inside), inside
         interpreters = tuple(sorted(self._site.interpreters.items()))
         path = choose_interpreter(planned.python_version, interpreters, os.environ)
         interpreter = probe(path, os.environ)
         if interpreter is None:
             raise _failed(f"interpreter {path} does not run")
         return interpreter, None
+
+    def _python_inside(self, inside: Inside) -> Interpreter:
+        """Asked once of an image, since each time a container starts; a folder's may change."""
+        if inside in self._pythons:
+            return self._pythons[inside]
+        folder = Path(tempfile.mkdtemp(dir=self._layout.wheels, prefix=".look."))
+        try:
+            found = interpreter_of(inside, folder, os.environ)
+        finally:
+            with suppress(OSError):
+                remove_tree(folder)  # which follows no link that the image has left there
+        if os.path.isfile(inside.image):  # noqa: PTH113
+            self._pythons[inside] = found
+        return found
 
     def _check_hosts(self, lines: Iterable[str], settings: Iterable[tuple[str, str]]) -> None:
         """By name: what pip is led to from there, and what it runs, nobody here sees.
@@ -265,7 +274,7 @@ class Wheels:
         for authority in (found for text in said for found in _AUTHORITY.findall(text)):
             # A backslash ends it for some programs, and for others it does not.
             for part in authority.split("\\"):
-                check_name(rule, urlsplit(f"//{part.rpartition('@')[2]}").hostname or "")
+                check_url(rule, f"//{part.rpartition('@')[2]}")
 
 
 def sweep(layout: Layout, now: float, kept: float = KEPT) -> None:
