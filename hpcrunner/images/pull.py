@@ -201,7 +201,7 @@ def _failure(reference: str, code: int, said: str, scratch: Path) -> PullFailed:
         reason, remedy = Reason.ARTIFACT_REFUSED, "what is there is no image for this machine"
     elif _NO_LIBRARY.search(text):
         reason = Reason.ARTIFACT_NOT_FOUND
-        remedy = "name the library's host, or have one set up here: apptainer remote add"
+        remedy = "have a library set up here (apptainer remote add), or name the image otherwise"
     elif _PASSING.search(text):
         pass
     elif _DENIED.search(text):

@@ -167,7 +167,7 @@ class Member:
         if isinstance(self.value, bool):
             return "true or false"
         if isinstance(self.value, (int, float)):
-            return f"the number {shown(self.value, 24)[1:-1]}"
+            return f"the number {shown(self.value, 24).replace(chr(39), '')}"
         if isinstance(self.value, str):
             return "text"
         return "a list" if isinstance(self.value, list) else "an object"

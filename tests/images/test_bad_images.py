@@ -105,6 +105,21 @@ def test_a_registry_that_sends_other_bytes_than_were_pinned_is_found_out(
     assert pulling.files() == []
 
 
+def test_what_a_registry_has_of_another_kind_is_no_image_and_not_tried_again(
+    pulling: Cache, registry: Registry
+) -> None:
+    repository = f"team/{secrets.token_hex(4)}"
+    registry.push_sif(f"{repository}/sif:1", b"no image at all")
+    registry.push_docker(f"{repository}/docker:1", {"bin/x": b"x"})
+    for reference in ("oras://{}/sif:1", "docker://{}/sif:1", "oras://{}/docker:1"):
+        with pytest.raises(StorageError) as refused:
+            pulling.get(reference.format(f"{registry.host}/{repository}"))
+        assert refused.value.reason is Reason.ARTIFACT_REFUSED, refused.value.line()
+        assert str(pulling.folder) not in refused.value.line()
+        assert "reached" not in refused.value.line()
+    assert pulling.files() == []
+
+
 def test_bytes_that_are_no_image_are_refused(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "a.sif").write_bytes(b"<html>please log in</html>")
     for image in (stored(tmp_path / "a.sif"), str(tmp_path / "a.sif")):
