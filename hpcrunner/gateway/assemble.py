@@ -39,8 +39,9 @@ from hpcrunner.gateway.wishes import Wishes
 from hpcrunner.keys.keyring import keyring_from
 from hpcrunner.queues.responders import RESPONDING
 from hpcrunner.queues.sources import QueueOptions, sources_from
+from hpcrunner.request.hosts import PUBLIC
 from hpcrunner.schedulers.choose import open_scheduler
-from hpcrunner.sites.node_setup import carried_rules, store_rules
+from hpcrunner.sites.node_setup import carried_rules, host_rule, store_rules
 from hpcrunner.sites.site import Site
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,10 @@ def put_together(
         )
         stack.callback(preparations.close)
         log.info("site %s, spool %s", site.name, spool.root)
+        if site.gateway_fetches:
+            said = ["the internet" if h == PUBLIC else h for h in host_rule(site).allowed]
+            hosts = ", ".join(said) or "no host"
+            log.info("a message may have it contact %s: see gateway_hosts", hosts)
         log.info("queues of %s", ", ".join(source.name for source in sources))
         yield Gateway(
             hold,

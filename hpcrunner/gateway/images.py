@@ -182,8 +182,7 @@ class Images:
 
 def open_images(journal: Reader, spool: Spool, site: Site) -> Images | None:
     """The preparation of images, None where each node pulls its own."""
-    here = "gateway" in (site.container.pull, site.staging)
-    if site.container.runtime == "none" or not here:
+    if site.container.runtime == "none" or not site.gateway_fetches:
         return None
 
     def promised() -> Promised:

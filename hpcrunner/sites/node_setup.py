@@ -91,8 +91,7 @@ def planned_rules(site: Site) -> StoreRules:
 
 def image_store_rules(site: Site) -> StoreRules:
     """The same of images in stores."""
-    here = "gateway" in (site.staging, site.container.pull)
-    return carried_rules(site) if here else store_rules(site)
+    return carried_rules(site) if site.gateway_fetches else store_rules(site)
 
 
 def record_rules(site: Site) -> StoreRules:

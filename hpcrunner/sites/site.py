@@ -331,6 +331,11 @@ class Site(Part):
         """The spool as a path."""
         return Path(self.spool)
 
+    @property
+    def gateway_fetches(self) -> bool:
+        """Whether the gateway fetches for the nodes whatever a message names: all, or images."""
+        return "gateway" in (self.staging, self.container.pull)
+
     @model_validator(mode="after")
     def _consistent(self) -> Site:
         found = contradictions(self)

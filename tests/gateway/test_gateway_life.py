@@ -415,6 +415,25 @@ def test_a_standby_ends_at_a_signal(login: Any) -> None:
     assert (login.spool / "gateway.lock").read_bytes() != b""
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({}, None),
+        ({"staging": "gateway"}, "a message may have it contact the internet: see"),
+        (
+            {"container": {"runtime": "apptainer", "pull": "gateway"}, "gateway_hosts": [".a.org"]},
+            "a message may have it contact .a.org: see",
+        ),
+    ],
+)
+def test_a_gateway_says_at_its_start_which_hosts_messages_lead_it_to(
+    login: Any, keys: dict[str, object], said: str | None
+) -> None:
+    login.write_site(**keys)
+    login.gateway().kill()
+    assert said in login.log() if said else "may have it contact" not in login.log()
+
+
 def test_a_gateway_whose_lock_file_is_replaced_stops_with_one_line(login: Any) -> None:
     gateway = login.gateway()
     (login.spool / "another").touch()  # and at once in its place: no moment without any
