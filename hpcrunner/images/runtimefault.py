@@ -18,7 +18,9 @@ _REMARK = re.compile(r"(?:INFO|WARNING)\s*:|ERROR:")
 _FATAL = re.compile(r"FATAL:\s+(.*)")
 _STARTER = re.compile(r"ERROR  : (.*)")
 _USAGE = re.compile(r"Run '(?:apptainer|singularity) --help'")
-_NO_PROGRAM = re.compile(r'"([^"]*)": executable file not found|exec .* failed: .* no such file')
+_NO_PROGRAM = re.compile(
+    r'"([^"]*)": executable file not found|exec .* failed: .* no such file|^permission denied$'
+)
 _BAD_IMAGE = re.compile(
     r"image format not recognized|unknown image format|not a valid SIF|no .*partition found"
     r"|trying to read the squashfs image|while loading SIF|architecture .* could not run"

@@ -394,6 +394,8 @@ def test_a_node_without_user_namespaces_is_at_fault_and_not_the_payload(
             Reason.ARTIFACT_REFUSED,
         ),
         (255, 'FATAL:   "python3": executable file not found in $PATH', Reason.PAYLOAD_NOT_STARTED),
+        (255, "FATAL:   permission denied", Reason.PAYLOAD_NOT_STARTED),
+        (255, "FATAL:   open /etc/x: permission denied", Reason.CONTAINER_FAILED),
         (1, "Run 'apptainer --help' for more detailed usage information.", Reason.CONTAINER_FAILED),
         (255, "the payload's own words", None),
         (1, "FATAL:   of the payload", None),
