@@ -114,7 +114,7 @@ class Run:
     def record(self) -> dict[str, Any]:
         path = self.s3.buckets / "meta" / "experiments" / self.key
         found: dict[str, Any] = {"status": ""}
-        with contextlib.suppress(ValueError):  # half written, as above
+        with contextlib.suppress(FileNotFoundError, ValueError):  # half written, as above
             found = json.loads(path.read_bytes())
         return found
 

@@ -134,8 +134,11 @@ class Site:
 
     def documents(self, name: str) -> list[dict[str, Any]]:
         """What the attempts say of themselves at the root of the bucket, in order."""
-        folder = self.bucket / "metadata"
-        found = [json.loads(path.read_bytes())["studioml"] for path in folder.glob("scrape-*")]
+        found = []
+        for path in (self.bucket / "metadata").glob("scrape-*"):
+            # Another experiment's may be half written, as above.
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                found.append(json.loads(path.read_bytes())["studioml"])
         mine = [one for one in found if one["experiment"]["key"] == self.keys[name]]
         return sorted(mine, key=lambda one: int(one["attempt"]))
 

@@ -475,6 +475,10 @@ def test_an_idle_wait_costs_no_time(local: LocalScheduler, make_batch: Batches) 
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
-    before = ticks()
-    time.sleep(1.0)
-    assert ticks() - before <= 5  # of 100
+    def idle() -> bool:
+        before = ticks()
+        time.sleep(1.0)
+        return ticks() - before <= 5  # of 100
+
+    # It may still be busy with the beginning of that task, but not for long.
+    assert any(idle() for _ in range(20))
