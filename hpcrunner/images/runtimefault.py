@@ -24,7 +24,8 @@ _NO_PROGRAM = re.compile(
 _BAD_IMAGE = re.compile(
     r"image format not recognized|unknown image format|not a valid SIF|no .*partition found"
     r"|trying to read the squashfs image|while loading SIF|architecture .* could not run"
-    r"|exec format error|image is empty"
+    r"|exec format error|image is empty|bad superblock"
+    r"|destination /(?:dev|proc|sys) doesn.t exist in container"
 )
 
 

@@ -393,6 +393,13 @@ def test_a_node_without_user_namespaces_is_at_fault_and_not_the_payload(
             "FATAL:   open image /a: image format not recognized",
             Reason.ARTIFACT_REFUSED,
         ),
+        (
+            255,
+            "FATAL:   container creation failed: while mounting image /proc/self/fd/3: kernel "
+            "reported a bad superblock for squashfs image partition",
+            Reason.ARTIFACT_REFUSED,
+        ),
+        (255, "FATAL:   destination /dev doesn't exist in container", Reason.ARTIFACT_REFUSED),
         (255, 'FATAL:   "python3": executable file not found in $PATH', Reason.PAYLOAD_NOT_STARTED),
         (255, "FATAL:   permission denied", Reason.PAYLOAD_NOT_STARTED),
         (255, "FATAL:   open /etc/x: permission denied", Reason.CONTAINER_FAILED),
