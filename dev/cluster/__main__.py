@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long Slurm remembers an ended job (HPCRUNNER_DEV_MIN_JOB_AGE; 300)",
     )
+    add("clear", _clear, "cancel every job; all goes on running")
     add("down", _down, "stop all; data stays")
     add("status", _status, "show what runs; ends with 1 if a part does not")
     add("env", _env, "print shell exports that point programs at the cluster")
@@ -133,6 +134,19 @@ def _start_gridengine(layout: Layout) -> None:
         print(f"without Grid Engine: {error}", file=sys.stderr)
 
 
+def _clear(layout: Layout, _: argparse.Namespace) -> int:
+    with _changing(layout):
+        _cancel_all(layout)
+    print("no jobs")
+    return 0
+
+
+def _cancel_all(layout: Layout) -> None:
+    if process.running(layout, "slurmctld") is not None:
+        slurm.cancel_all(layout)
+    gridengine.cancel_all(layout)
+
+
 def _down(layout: Layout, _: argparse.Namespace) -> int:
     install.need_root()
     if not layout.state.exists():
@@ -146,9 +160,7 @@ def _down(layout: Layout, _: argparse.Namespace) -> int:
 
 def _stop(layout: Layout) -> None:
     layout.facts.unlink(missing_ok=True)
-    if process.running(layout, "slurmctld") is not None:
-        slurm.cancel_all(layout)
-    gridengine.cancel_all(layout)
+    _cancel_all(layout)
     for daemon in reversed(_daemons(layout)):
         process.stop(layout, daemon)
     process.sweep(layout)

@@ -47,7 +47,7 @@ def start(layout: Layout, secrets: Secrets) -> None:
             ]
         )
     process.start(layout, daemon(layout))
-    process.wait_until(layout, "mariadb", lambda: _sql(layout, "SELECT 1", check=False), 60)
+    process.wait_until(layout, "mariadb", lambda: _sql(layout, "SELECT 1", check=False), 180)
     account = f"'slurm'@'{LOOPBACK}'"
     _sql(
         layout,

@@ -42,5 +42,5 @@ def start(layout: Layout) -> None:
     process.start(layout, daemon(layout))
     encode = ["munge", "--no-input", f"--socket={layout.munge_socket}"]
     process.wait_until(
-        layout, "munged", lambda: process.run(encode, check=False).returncode == 0, 15
+        layout, "munged", lambda: process.run(encode, check=False).returncode == 0, 60
     )

@@ -23,6 +23,12 @@ MARK = "HPCRUNNER_DEV_DAEMON_OF"
 # The same, for the node that a slurmd plays. Slurm's own SLURMD_NODENAME is in jobs only.
 NODE_MARK = "HPCRUNNER_DEV_NODE"
 
+# The exit code of a command that took too long, as timeout(1) has it.
+OUT_OF_TIME = 124
+
+# Seconds for a process to be gone after SIGKILL, a large one on a busy machine among them.
+KILLED = 60.0
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Environ = frozenset[bytes]
@@ -48,21 +54,27 @@ def run(
     timeout: float = 120.0,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end with a small, predictable environment."""
+    """Run a command to its end with a small, predictable environment.
+
+    One that takes longer than it may has failed.
+    """
     uid, gid, groups = _identity(user)
-    done = subprocess.run(
-        list(argv),
-        env={"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", **(environ or {})},
-        input=stdin,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        user=uid,
-        group=gid,
-        extra_groups=groups,
-    )
+    try:
+        done = subprocess.run(
+            list(argv),
+            env={"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", **(environ or {})},
+            input=stdin,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+        )
+    except subprocess.TimeoutExpired as error:
+        done = subprocess.CompletedProcess(list(argv), OUT_OF_TIME, "", str(error))
     if check and done.returncode != 0:
         said = (done.stderr or done.stdout).strip()[-2000:]
         raise ClusterError(f"{' '.join(argv)} ended with {done.returncode}: {said}")
@@ -114,7 +126,7 @@ def kill(layout: Layout, name: str) -> bool:
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        _gone([pid], 5)
+        _gone([pid], KILLED)
     (layout.pids / name).unlink(missing_ok=True)
     return pid is not None
 
@@ -123,11 +135,12 @@ def stop(layout: Layout, daemon: Daemon) -> None:
     """Ask a daemon to end, then make it."""
     pid = running(layout, daemon.name)
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
         if not _gone([pid], daemon.stop_seconds):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-            _gone([pid], 5)
+            _gone([pid], KILLED)
     (layout.pids / daemon.name).unlink(missing_ok=True)
 
 
@@ -148,7 +161,7 @@ def sweep(layout: Layout) -> list[int]:
     while pids := _matching(ours) - set(swept):
         swept += pids
         _signal(pids, signal.SIGKILL)
-        _gone(list(pids), 5)
+        _gone(list(pids), KILLED)
     return swept
 
 
@@ -175,7 +188,7 @@ def _kill_at_once(wanted: Callable[[Environ], bool], roots: Collection[int] = ()
         _signal(new, signal.SIGSTOP)
         frozen |= new
     _signal(frozen, signal.SIGKILL)
-    _gone(list(frozen), 5)
+    _gone(list(frozen), KILLED)
     return sorted(frozen)
 
 
@@ -217,7 +230,8 @@ def _identity(user: str | None) -> tuple[int | None, int | None, list[int] | Non
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the state on; empty when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        # A name may be cut off in the middle of a letter.
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return []
     # The command's name stands in parentheses and may hold blanks and parentheses itself.

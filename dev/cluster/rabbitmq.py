@@ -59,7 +59,7 @@ def start(layout: Layout, secrets: Secrets) -> None:
         process.start(layout, daemon)
         if daemon.name == "epmd":
             # Otherwise the broker starts one of its own, as a daemon without a pid file.
-            process.wait_until(layout, "epmd", lambda: process.port_open(layout.epmd_port), 10)
+            process.wait_until(layout, "epmd", lambda: process.port_open(layout.epmd_port), 60)
 
 
 def wait(layout: Layout, secrets: Secrets) -> None:
@@ -68,7 +68,7 @@ def wait(layout: Layout, secrets: Secrets) -> None:
         layout,
         "rabbitmq",
         lambda: process.port_open(layout.amqp_port) and _management_answers(layout, secrets),
-        90,
+        180,
     )
 
 

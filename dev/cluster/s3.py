@@ -46,4 +46,4 @@ def start(layout: Layout, secrets: Secrets) -> None:
     for path in (layout.s3, layout.s3 / "buckets", layout.s3 / "buckets" / BUCKET):
         files.folder(path, USER, 0o700)
     process.start(layout, daemon(layout, secrets))
-    process.wait_until(layout, "s3", lambda: process.port_open(layout.s3_port), 30)
+    process.wait_until(layout, "s3", lambda: process.port_open(layout.s3_port), 120)

@@ -77,13 +77,13 @@ def start(layout: Layout, changed: bool) -> None:
         for daemon in (*reversed(others), database):
             process.stop(layout, daemon)
     process.start(layout, database)
-    process.wait_until(layout, "slurmdbd", lambda: accounting.answers(layout), 60)
+    process.wait_until(layout, "slurmdbd", lambda: accounting.answers(layout), 180)
     if process.running(layout, "slurmctld") is None:
         # Before slurmctld starts, which reads the records once and is told of changes only.
         accounting.ensure(layout)
     for daemon in others:
         process.start(layout, daemon)
-    process.wait_until(layout, "slurmctld", lambda: _nodes_ready(layout), 90)
+    process.wait_until(layout, "slurmctld", lambda: _nodes_ready(layout), 180)
 
 
 def start_one(layout: Layout, name: str) -> None:
@@ -105,7 +105,7 @@ def start_one(layout: Layout, name: str) -> None:
         return _node_ready(layout, node, node_states(layout))
 
     process.start(layout, daemon)
-    process.wait_until(layout, name, answers, 90)
+    process.wait_until(layout, name, answers, 180)
 
 
 def set_down(layout: Layout, node: str) -> None:

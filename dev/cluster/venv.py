@@ -7,12 +7,11 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from . import files, process
-from .errors import CannotHere, ClusterError
+from .errors import CannotHere
 from .layout import USER, Layout
 
 OLDEST_PYTHON = (3, 10)
@@ -107,7 +106,4 @@ def _as_user(argv: list[str]) -> None:
         for name, value in os.environ.items()
         if name.startswith(KEPT_PREFIXES) or name in KEPT or name.lower() in KEPT
     }
-    try:
-        process.run(argv, user=USER, environ={**environ, "HOME": home}, timeout=1800)
-    except subprocess.TimeoutExpired as error:
-        raise ClusterError(str(error)) from error
+    process.run(argv, user=USER, environ={**environ, "HOME": home}, timeout=1800)

@@ -74,7 +74,7 @@ class Cell:
 
 def dev_cluster(*words: str) -> None:
     argv = [sys.executable, "-m", "dev.cluster", *words]
-    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=500)
 
 
 def until(holds: Callable[[], Any], seconds: float = 120) -> Any:

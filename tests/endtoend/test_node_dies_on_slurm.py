@@ -24,7 +24,7 @@ if os.environ["STUDIOML_ATTEMPT"] == "1":
 
 
 def dev_cluster(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "dev.cluster", *words], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "dev.cluster", *words], cwd=ROOT, check=True, timeout=500)
 
 
 @pytest.fixture

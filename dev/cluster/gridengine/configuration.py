@@ -22,6 +22,10 @@ GIDS = "65400-65500"
 MAX_ARRAY_TASKS = 1000
 
 
+# What a test of a dying host changes for its time: one that is killed meanwhile leaves it changed.
+CHANGED_BY_TESTS = ("max_unheard", "reschedule_unknown")
+
+
 @dataclass(frozen=True)
 class Queue:
     """One cluster queue; ``hard_limit`` is its h_rt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -69,7 +70,9 @@ def start(layout: Layout) -> None:
         _make_cell(layout)
     _accounting(layout).touch()  # without it qacct fails until a first job has ended
     start_one(layout, QMASTER)
-    if not whole:
+    if whole:
+        _restore(layout)
+    else:
         _configure(layout)
         record(layout.gridengine)
     start_one(layout, EXECD)
@@ -86,7 +89,7 @@ def start_one(layout: Layout, name: str) -> None:
         return process.running(layout, QMASTER) is None or (_answers(layout) and _reports(layout))
 
     process.start(layout, daemon)
-    process.wait_until(layout, name, ready, 60)
+    process.wait_until(layout, name, ready, 180)
 
 
 def fail_host(layout: Layout) -> int:
@@ -234,6 +237,19 @@ def _configure(layout: Layout) -> None:
     add("-Aprj", conf.PROJECT_ENTRY)
     for queue in conf.QUEUES:
         add("-Aq", conf.queue_entry(queue))
+
+
+def _restore(layout: Layout) -> None:
+    """Take back what a test had changed when it was killed."""
+    there = command(layout, "qconf", "-sconf", "global")
+    text = there
+    for name in conf.CHANGED_BY_TESTS:
+        (line,) = re.findall(rf"(?m)^{name} .*", conf.cluster(layout))
+        text = re.sub(rf"(?m)^{name} .*", line, text)
+    if text.split() != there.split():
+        entry = layout.gridengine / "global"  # whose name says which configuration it is
+        files.write(entry, text)
+        command(layout, "qconf", "-Mconf", str(entry))
 
 
 def _spool(layout: Layout, program: str, *words: str) -> None:
