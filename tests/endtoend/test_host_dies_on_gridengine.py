@@ -77,7 +77,7 @@ def dev_cluster(*words: str) -> None:
     subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=500)
 
 
-def until(holds: Callable[[], Any], seconds: float = 120) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 240) -> Any:
     end = time.monotonic() + seconds
     while not (answer := holds()):
         assert time.monotonic() < end
@@ -126,7 +126,7 @@ def test_an_experiment_whose_host_died_runs_again_once(
             finally:
                 dev_cluster("node-return", host)
             for flow, gateway in zip(flows, running, strict=True):
-                assert gateway.wait(240) == 0, flow.log()
+                assert gateway.wait(300) == 0, flow.log()
         finally:
             for gateway in running:
                 gateway.terminate()
