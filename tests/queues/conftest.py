@@ -20,6 +20,7 @@ import pytest
 
 from dev import queue_servers
 from hpcrunner.queues.contract import Delivery, Source
+from hpcrunner.queues.management import Management
 from hpcrunner.queues.matching import QueueFilter
 from hpcrunner.queues.rabbitmq import RabbitSource
 from hpcrunner.queues.rabbitmq_publish import RabbitPublisher
@@ -72,6 +73,12 @@ def take_until(source: Source, count: int) -> list[Delivery]:
 @pytest.fixture
 def coming() -> Callable[[Source, int], list[Delivery]]:
     return take_until
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is busy with other tests has its time for a listing."""
+    monkeypatch.setitem(Management.__init__.__kwdefaults__, "timeout", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -216,7 +216,7 @@ def faulty() -> Iterator[FaultyServer]:
             if fault.cut < 0:
                 self.wfile.write(body[:1])
                 self.wfile.flush()
-                state.gate.wait(60)
+                state.gate.wait(300)
                 self.wfile.write(body[1:])
                 return
             self.wfile.write(body[: fault.cut])
