@@ -46,8 +46,10 @@ def fake_build(log: Path, seconds: float = 0.2) -> Callable[[Path], None]:
 def ask_many(count: int, ask: Callable[[], object]) -> list[object]:
     """The answers, or errors, of many threads that ask at once."""
     answers: list[object] = []
+    all_there = threading.Barrier(count)
 
     def run() -> None:
+        all_there.wait(60)
         try:
             answers.append(ask())
         except EnvironmentFailed as error:
@@ -82,7 +84,7 @@ def test_one_failure_serves_all_who_waited_and_nobody_later(tmp_path: Path, even
     cached = Cached(tmp_path / "key")
 
     def fail(target: Path) -> None:
-        fake_build(log)(target)
+        fake_build(log, 1.0)(target)  # until all the others wait for it
         raise EnvironmentFailed("no such version")
 
     answers = ask_many(4, lambda: cached.get(fail, events))
