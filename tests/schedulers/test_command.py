@@ -36,7 +36,7 @@ def test_words_are_words() -> None:
 def test_a_command_out_of_time_is_killed_with_its_children(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     with pytest.raises(CommandFailed) as failed:
-        run(["sh", "-c", f"sleep 600 & echo $! > {note}; wait"], timeout=2.0, environment=PATH)
+        run(["sh", "-c", f"sleep 600 & echo $! > {note}; wait"], timeout=5.0, environment=PATH)
     assert failed.value.started
     pid = int(note.read_text())
     until = time.monotonic() + 120
