@@ -101,8 +101,11 @@ class Run:
         self.process = flow.gateway("--limit-tasks", "1")
 
     def object(self, tag: str) -> bytes:
-        path = self.s3.buckets / "artifacts" / "experiments" / self.key / f"{tag}.tar"
-        return path.read_bytes() if path.exists() else b""
+        try:
+            path = self.s3.buckets / "artifacts" / "experiments" / self.key / f"{tag}.tar"
+            return path.read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def members(self, tag: str) -> dict[str, bytes]:
         path = self.s3.buckets / "artifacts" / "experiments" / self.key / f"{tag}.tar"

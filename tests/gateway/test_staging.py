@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,11 @@ class Desk:
         return SavedArtifact(tag, "there", len(content), hashlib.sha256(content).hexdigest())
 
     def stored(self, e: Experiment, tag: str) -> bytes | None:
-        path = self.s3.buckets / "artifacts" / "experiments" / e.key / f"{tag}.tar"
-        return path.read_bytes() if path.exists() else None
+        try:
+            path = self.s3.buckets / "artifacts" / "experiments" / e.key / f"{tag}.tar"
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
 
     def until(self, holds: Callable[[], object]) -> None:
         end = time.monotonic() + DEADLINE
@@ -255,6 +259,78 @@ def test_an_object_without_end_leaves_room_for_others(
     free[0] = 10 << 30
     with pytest.raises(DiskBudgetExceeded, match="ever carried"):
         desk.objects.fetch(location, None, None, lambda: False)
+
+
+@contextmanager
+def dripping() -> Iterator[str]:
+    """A server that takes connections, and never comes to the end of an answer's first line."""
+    over = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        with suppress(OSError), client:
+            client.sendall(b"HTTP/1.1 200 ")
+            while not over.wait(0.05):
+                client.sendall(b"x")
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        over.set()
+
+
+def test_a_store_that_hangs_holds_up_no_other_and_is_given_up(desk: Desk) -> None:
+    with dripping() as store:
+        hangs = {"key": "", "bucket": "", "qualified": f"{store}/code.tar"}
+        first, second = (desk.add(lambda a: a["workspace"].update(hangs)) for _ in range(2))
+        sound = desk.add()
+        desk.fetching = Fetching(desk.layout, desk.objects, threads=2, of_one_store=1)
+        for e in (first, second):
+            desk.fetching.want(e, desk.plan(e))
+        assert desk.fetched(sound) == [READY]
+        assert isinstance(desk.fetching.standing(first), Waiting)
+        desk.fetching.close()
+        # With one thread there is none for others, until the one that hangs is written off.
+        desk.fetching = Fetching(desk.layout, desk.objects, threads=1)
+        wanted = {(e.id, e.attempt) for e in (first, second, sound)}
+        for e in (first, second, sound):
+            desk.fetching.want(e, desk.plan(e))
+
+        def hanging() -> list[Any]:
+            asked = list(desk.fetching._asking.values())
+            return [asking for asking in asked if asking.where.startswith(store)]
+
+        for e in (first, second):
+            desk.until(hanging)
+            desk.fetching.step(wanted)
+            assert isinstance(desk.fetching.standing(e), Waiting)
+            hanging()[0].moved_at -= 3600
+            desk.fetching.step(wanted)
+            failed = desk.fetching.standing(e)
+            assert isinstance(failed, Failed) and failed.reason is Reason.STORE_UNREACHABLE
+            assert failed.text.startswith(f"{store}/code.tar: next to nothing came for 10m")
+        desk.until(lambda: desk.fetching.standing(sound) is READY)
+
+
+def test_an_object_that_changed_after_the_look_is_not_taken_for_what_was_looked_at(
+    desk: Desk,
+) -> None:
+    object_, e = desk.s3.buckets / "artifacts" / "code.tar", desk.add()
+    object_.write_bytes(b"one")
+    location = replace(desk.plan(e).artifacts[0].location, key="code.tar")
+    looked_at = desk.objects.identify(location)
+    assert looked_at is not None
+    object_.write_bytes(b"two")
+    desk.objects.fetch(location, looked_at, None, lambda: False)
+    assert desk.objects.found(looked_at) is None
+    now = desk.objects.identify(location)
+    assert now is not None and now != looked_at
+    two = desk.objects.fetch(location, now, None, lambda: False)
+    assert desk.objects.found(now) == two
 
 
 def test_a_full_disk_costs_one_thread_and_hides_no_failure(

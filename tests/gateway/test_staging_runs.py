@@ -122,8 +122,10 @@ class Site:
         return key
 
     def object(self, name: str, tag: str) -> bytes | None:
-        path = self.bucket / "experiments" / self.keys[name] / f"{tag}.tar"
-        return path.read_bytes() if path.exists() else None
+        try:
+            return (self.bucket / "experiments" / self.keys[name] / f"{tag}.tar").read_bytes()
+        except FileNotFoundError:
+            return None
 
     def members(self, name: str, tag: str) -> dict[str, bytes]:
         path = self.bucket / "experiments" / self.keys[name] / f"{tag}.tar"
