@@ -36,8 +36,30 @@ from hpcrunner.storage.resume import (
 TIMEOUT = 60.0  # seconds without a byte, connecting included
 MOST_ATTEMPTS = 5
 _WEB = ("http", "https")
+_NO_HEAD = frozenset({405, 501})  # of servers, and of what programs make of them
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BROKEN = (OSError, http.client.HTTPException)
+
+
+class _NoHead(Exception):
+    """The server knows no HEAD; what lies there may be as sound as anything."""
+
+
+class _Body:
+    """An answer whose bytes are given as they come: a read that waited for all that were asked
+    for would hear of nothing else while a slow server sends them one by one.
+    """
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self._answer = answer
+
+    def read(self, amount: int, /) -> bytes:
+        """Up to ``amount`` bytes; empty at the end."""
+        return self._answer.read1(amount)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._answer.close()
 
 
 class HttpStore:
@@ -67,17 +89,20 @@ class HttpStore:
                     where=str(location),
                     remedy="try again",
                 )
-            return again
+            return _Body(again)
 
         stream = ResumedStream(
-            answer, size, rest, where=str(location), broken=_BROKEN, pause=self._pause
+            _Body(answer), size, rest, where=str(location), broken=_BROKEN, pause=self._pause
         )
         with stream:
             yield Download(stream, size, guard.strip('"'))  # type: ignore[arg-type]
 
     def look(self, location: Location) -> Look:
-        """Ask about an object. See Looker.look."""
-        answer = self._patiently(location, {}, "HEAD")
+        """Ask about an object. See Looker.look. A server without HEAD is asked for the object."""
+        try:
+            answer = self._patiently(location, {}, "HEAD")
+        except _NoHead:
+            answer = self._patiently(location, {})
         answer.close()
         return Look(_length(answer), _strong_etag(answer).strip('"'))
 
@@ -113,6 +138,8 @@ def _ask(location: Location, headers: dict[str, str], method: str) -> http.clien
         return answer
     except urllib.error.HTTPError as error:
         error.close()
+        if method == "HEAD" and error.code in _NO_HEAD:
+            raise _NoHead from None
         raise _refusal(error.code, where) from None
     except urllib.error.URLError as error:
         why = error.reason if isinstance(error.reason, str) else type(error.reason).__name__

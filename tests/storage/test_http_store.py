@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -65,6 +66,37 @@ def test_a_token_goes_to_its_server_and_no_other(faulty: Any) -> None:
     with pytest.raises(ArtifactDenied) as caught:
         read(place)
     assert "t0ken" not in f"{caught.value} {place!r}"
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_server_without_head_is_asked_for_the_object(faulty: Any, status: int) -> None:
+    faulty.content = b"x" * 1000
+    faulty.fail(status)
+    look = HttpStore().look(faulty.http())
+    assert (look.size, look.etag) == (1000, "v1")
+    assert [line for line, _ in faulty.seen] == ["HEAD /data.bin", "GET /data.bin"]
+
+
+def test_bytes_are_given_as_they_come() -> None:
+    come = threading.Event()
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf ")
+            come.wait(120)
+            client.sendall(b"whole")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with HttpStore().open(url(f"http://127.0.0.1:{server.getsockname()[1]}/a")) as found:
+            first = found.stream.read(1 << 20)  # would wait for ever, and for the other half
+            come.set()
+            rest = found.stream.read(1 << 20)
+        thread.join()
+    assert (first, rest) == (b"half ", b"whole")
 
 
 def test_a_look_costs_no_content_and_names_strong_etags_only(faulty: Any) -> None:

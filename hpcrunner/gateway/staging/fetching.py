@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import urlsplit
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
@@ -24,15 +27,21 @@ from hpcrunner.gateway.staging.layout import NOT_FETCHED, STATUS, Layout, carrie
 from hpcrunner.gateway.staging.marks import Mark, version_of, write_mark
 from hpcrunner.gateway.staging.objects import Identity, NoRoom, Objects, Stopped
 from hpcrunner.gateway.staging.workers import Workers
+from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
 from hpcrunner.request.reasons import Reason
+from hpcrunner.request.units import format_duration
 from hpcrunner.storage.contract import ArtifactNotFound
 from hpcrunner.sync import sync_folder
 
 log = logging.getLogger(__name__)
 
-THREADS = 6
+THREADS = 8
+OF_ONE_STORE = 6
 NO_ROOM_PAUSE = 30.0
+# A store that has sent less than a chunk (objects.py) for so long is given up, and with it the
+# thread that waits: one that sends a byte a minute would keep it for years.
+QUIET = 600.0
 WAITING = Waiting("waits to be fetched")
 _SLACK = 16 << 20  # a tar is larger than what it holds
 
@@ -50,16 +59,35 @@ class _Fetch:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+@dataclass
+class _Asking:
+    """A thread that waits for a store, since when nothing has come."""
+
+    fetch: _Fetch
+    where: str
+    name: str  # of the object, "" for none
+    moved_at: float
+
+
 class Fetching:
     """The preparation of artifacts, of the client's record and of its wish to stop."""
 
-    def __init__(self, layout: Layout, objects: Objects, *, threads: int = THREADS) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        objects: Objects,
+        *,
+        threads: int = THREADS,
+        of_one_store: int = OF_ONE_STORE,
+    ) -> None:
         self._layout = layout
         self._objects = objects
-        self._workers = Workers("staging-fetch", threads)
+        self._workers = Workers("staging-fetch", threads, of_one_store)
+        self._asking: dict[int, _Asking] = {}  # by thread
         self._fetches: dict[Attempt, _Fetch] = {}
         self._lock = threading.Lock()
-        self._parked: dict[str, list[Callable[[], None]]] = {}  # by object: who waits for it
+        # By object: who waits for it, and that one's store.
+        self._parked: dict[str, list[tuple[Callable[[], None], str]]] = {}
 
     def want(self, experiment: Experiment, planned: PlannedExperiment) -> None:
         """See Preparation."""
@@ -81,6 +109,13 @@ class Fetching:
         """See Preparation. What is there of them is removed by Uploads, which knows who is over."""
         for attempt in [a for a in self._fetches if a not in wanted]:
             self._fetches.pop(attempt).stopped.set()
+        with self._lock:
+            now = time.monotonic()
+            for thread, asking in list(self._asking.items()):
+                if now - asking.moved_at > QUIET:
+                    del self._asking[thread]
+                    self._workers.write_off(thread)
+                    self._give_up(asking)
 
     def close(self) -> None:
         """See Preparation."""
@@ -104,7 +139,36 @@ class Fetching:
             self._give(fetch, artifact)
 
     def _give(self, fetch: _Fetch, artifact: PlannedArtifact) -> None:
-        self._workers.give(partial(self._guarded, fetch, partial(self._fetch, artifact=artifact)))
+        task = partial(self._guarded, fetch, partial(self._fetch, artifact=artifact))
+        self._workers.give(task, _store(artifact.location))
+
+    def _give_up(self, asking: _Asking) -> None:
+        """A store does not answer. The lock is held."""
+        why = f"{asking.where}: next to nothing came for {format_duration(QUIET)}"
+        self._fail(asking.fetch, Failed(Reason.STORE_UNREACHABLE, f"{why}; is the store up?"))
+        self._unpark(asking.name)
+
+    def _unpark(self, name: str) -> None:
+        """Whoever waited for that object looks for himself. The lock is held."""
+        for other, place in self._parked.pop(name, ()):
+            self._workers.give(other, place)
+
+    @contextmanager
+    def _asked(self, fetch: _Fetch, location: Location, name: str = "") -> Iterator[_Asking]:
+        """While this thread waits for a store. Raises Stopped where it was given up meanwhile."""
+        me = threading.get_ident()
+        asking = _Asking(fetch, str(location), name, time.monotonic())
+        with self._lock:
+            self._asking[me] = asking
+        try:
+            yield asking
+        finally:
+            with self._lock:
+                given_up = self._asking.get(me) is not asking
+                if not given_up:
+                    del self._asking[me]
+            if given_up:
+                raise Stopped
 
     def _guarded(self, fetch: _Fetch, task: Callable[[_Fetch], None]) -> None:
         """A step of a fetch; whatever it raises is how the fetch stands."""
@@ -141,7 +205,8 @@ class Fetching:
     def _fetch(self, fetch: _Fetch, artifact: PlannedArtifact) -> None:
         self._say(fetch)
         try:
-            identity = self._objects.identify(artifact.location)
+            with self._asked(fetch, artifact.location):
+                identity = self._objects.identify(artifact.location)
         except ArtifactNotFound:
             self._missing(fetch, artifact)
             return
@@ -155,9 +220,10 @@ class Fetching:
             others = self._parked.get(identity.name)
             if others is not None:
                 task = partial(self._get, artifact=artifact, identity=identity)
-                others.append(partial(self._guarded, fetch, task))
+                guarded = partial(self._guarded, fetch, task)
+                others.append((guarded, _store(artifact.location)))
                 return
-            self._parked[identity.name] = []
+            mine = self._parked[identity.name] = []
         try:
             here = self._objects.found(identity)
             if here is None:
@@ -166,22 +232,23 @@ class Fetching:
                 self._place(fetch, artifact, here)
         finally:
             with self._lock:
-                others = self._parked.pop(identity.name)
-            for other in others:
-                self._workers.give(other)
+                if self._parked.get(identity.name) is mine:  # not given up meanwhile
+                    self._unpark(identity.name)
 
     def _download(
         self, fetch: _Fetch, artifact: PlannedArtifact, identity: Identity | None
     ) -> None:
         budget = fetch.planned.disk_budget
         limit = 2 * budget + _SLACK if budget else None
+        name = identity.name if identity else ""
+
+        def stopped() -> bool:
+            asking.moved_at = time.monotonic()
+            return fetch.stopped.is_set() or self._workers.closed.is_set()
+
         try:
-            sha256 = self._objects.fetch(
-                artifact.location,
-                identity,
-                limit,
-                lambda: fetch.stopped.is_set() or self._workers.closed.is_set(),
-            )
+            with self._asked(fetch, artifact.location, name) as asking:
+                sha256 = self._objects.fetch(artifact.location, identity, limit, stopped)
         except ArtifactNotFound:
             self._missing(fetch, artifact)
             return
@@ -231,3 +298,8 @@ class Fetching:
             if isinstance(fetch.standing, Waiting):
                 done = fetch.total - len(fetch.left)
                 fetch.standing = Waiting(f"fetched {done} of {fetch.total} artifacts")
+
+
+def _store(location: Location) -> str:
+    """What stands for the store of an object: one that hangs holds up none of the others."""
+    return urlsplit(location.endpoint).netloc.rpartition("@")[2] or location.scheme

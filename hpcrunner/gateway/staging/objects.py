@@ -25,6 +25,7 @@ from hpcrunner.storage.contract import (
     ArtifactNotFound,
     DiskBudgetExceeded,
     StorageError,
+    StoreUnreachable,
 )
 from hpcrunner.storage.stores import looker_for, store_for
 from hpcrunner.sync import sync_folder
@@ -52,6 +53,7 @@ class Identity:
 
     name: str
     size: int
+    etag: str
 
 
 class Objects:
@@ -61,13 +63,16 @@ class Objects:
         self._layout = layout
 
     def identify(self, location: Location) -> Identity | None:
-        """Which version the store has now; None where it does not say. Raises ArtifactNotFound."""
+        """Which version the store has now; None where it does not say.
+
+        Raises ArtifactNotFound, StoreUnreachable.
+        """
         looker = looker_for(location)
         if looker is None:
             return None
         try:
             look = looker.look(location)
-        except ArtifactNotFound:
+        except (ArtifactNotFound, StoreUnreachable):
             raise
         except StorageError:
             return None  # the same is met, or is not, when the object is read
@@ -76,7 +81,7 @@ class Objects:
         endpoint = re.sub(r"//[^/]*@", "//", location.endpoint)
         words = (location.scheme, endpoint, location.bucket, location.key, look.etag)
         digest = hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass"))
-        return Identity(digest.hexdigest(), look.size)
+        return Identity(digest.hexdigest(), look.size, look.etag)
 
     def found(self, identity: Identity) -> str | None:
         """The SHA-256 (hex) of a version that is here, which counts as used now."""
@@ -106,11 +111,12 @@ class Objects:
         part = self._layout.objects / f".{secrets.token_hex(8)}{_PART}"
         where = str(location)
         sha256 = hashlib.sha256()
-        size = 0
+        size, etag = 0, ""
         try:
             with store_for(location).open(location) as found:
                 _check_size(found.size, limit, where)
                 self._check_room(found.size, where)
+                etag = found.etag
                 looked = 0
                 handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 with os.fdopen(handle, "wb") as file:
@@ -132,7 +138,8 @@ class Objects:
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-        if identity is not None and identity.size == size:
+        # It may be another one by now than was looked at.
+        if identity is not None and (identity.size, identity.etag) == (size, etag):
             self._remember(identity, sha256.hexdigest())
         return sha256.hexdigest()
 
