@@ -101,7 +101,9 @@ def doctor(
     Looks as yourself, changes nothing, and sends one or two small jobs that are gone within a
     minute. Ends with 1 where there is a fault.
     """
-    logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.INFO if debug else logging.CRITICAL)  # some loggers have a level, too
+    logging.basicConfig(level=handler.level, handlers=[handler], format=logging.BASIC_FORMAT)
     chosen = with_stores(chosen_site(site, spool), s3_ca=s3_ca, s3_cert=s3_cert, s3_key=s3_key)
     wishes = Wishes(
         queues=queue_options(

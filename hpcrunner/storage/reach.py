@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,15 +16,39 @@ from hpcrunner.storage.stores import looker_for, store_for
 
 _PORTS = {"http": 80, "https": 443}
 _CONNECT = 5.0  # seconds
+PATIENCE = 30.0  # seconds: where a store hangs, its clients try for many minutes
 
 
-def reach(location: Location) -> str:
+def reach(location: Location, patience: float = PATIENCE) -> str:
     """Ask the store, and say in a few words what it answered.
 
     Raises the StorageError of the kind: a bucket or folder that is not there is one, an object
     that is not there is none. A server of one's own is knocked at first, since S3's clients try for
-    long.
+    long. One that does not answer in time is left to a thread that nobody waits for.
     """
+    answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(_answer(location))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="reach", daemon=True).start()
+    try:
+        answer = answers.get(timeout=patience)
+    except queue.Empty:
+        raise StoreUnreachable(
+            f"no answer within {patience:g} s",
+            where=str(location),
+            remedy="it takes connections, or is a file system that hangs; is the store well?",
+        ) from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _answer(location: Location) -> str:
     if looker_for(location) is None:
         return _folder(location)
     if location.endpoint:

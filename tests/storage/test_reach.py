@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,14 @@ def test_a_folder_has_to_be_there(tmp_path: Path) -> None:
     assert reach(Location("file", str(tmp_path / "key"))) == "is there"
     with pytest.raises(ArtifactNotFound, match="no such folder"):
         reach(Location("file", str(tmp_path / "none" / "key")))
+
+
+def test_a_store_that_takes_connections_and_never_answers_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for location in (
+            Location("http", "", endpoint=f"{address}/file"),
+            Location("s3", "key", "bucket", endpoint=address),
+        ):
+            with pytest.raises(StoreUnreachable, match=r"no answer within 0\.2 s"):
+                reach(location, patience=0.2)
