@@ -36,7 +36,7 @@ from hpcrunner.request.resolve import USUAL, StoreRules
 from hpcrunner.storage import database
 from hpcrunner.storage.contract import StoreUnreachable
 
-THREADS = 4
+THREADS = 5  # of which one store may hold all but one
 LONGEST = 600.0  # seconds for which a store that is away is waited for
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 Plan = Callable[[Experiment], PlannedExperiment | None]
@@ -85,7 +85,7 @@ class LastWords:
         self._rules = rules
         self._longest = longest
         self._steady = steady
-        self._workers = Workers("last-words", threads)
+        self._workers = Workers("last-words", threads, threads - 1)
         self._words: dict[Attempt, _Words] = {}
         self._away: dict[str, float] = {}  # by store: not before
 
@@ -122,7 +122,7 @@ class LastWords:
         words = _Words(tuple(self._pieces(planned, failure)), self._steady())
         self._words[attempt] = words
         if words.pieces:
-            self._workers.give(partial(self._say, words))
+            self._workers.give(partial(self._say, words), words.pieces[0].server)
         else:
             words.unsaved = ()
         return words
@@ -172,7 +172,7 @@ class LastWords:
             crashpoint("preparation.said")
             words.unsaved = words.lines
             return
-        self._workers.give_later(words.pause, partial(self._say, words))
+        self._workers.give_later(words.pause, partial(self._say, words), again[0].server)
         words.pause = min(2 * words.pause, LONGEST_PAUSE)
 
     def _tried(self, piece: _Piece) -> tuple[str, bool]:

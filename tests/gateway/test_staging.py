@@ -383,6 +383,38 @@ def test_what_a_running_job_saves_is_sent_once_for_each_change(desk: Desk) -> No
     assert path.stat().st_mtime_ns == before, "what the store has is not sent again"
 
 
+def test_a_store_that_hangs_holds_up_no_results_of_another(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.uploads.close()
+    desk.uploads = desk.new_uploads(threads=2)
+    plan, hanging, let_go = desk.plan, set[str](), threading.Event()
+
+    def elsewhere(e: Experiment) -> PlannedExperiment:
+        planned = plan(e)
+        if e.id not in hanging:
+            return planned
+        moved = (replace(a.location, endpoint="http://hangs.example") for a in planned.artifacts)
+        pairs = zip(planned.artifacts, moved, strict=True)
+        return replace(planned, artifacts=tuple(replace(a, location=to) for a, to in pairs))
+
+    send = desk.uploads._sender.send
+    monkeypatch.setattr(desk.uploads, "_plan", elsewhere)
+    monkeypatch.setattr(
+        desk.uploads._sender,
+        "send",
+        lambda job: send(job) if job.attempt[0] not in hanging else let_go.wait(DEADLINE),
+    )
+    first, second, sound = (desk.running() for _ in range(3))
+    hanging |= {first.id, second.id}
+    for e in (first, second):
+        assert desk.uploads.settle(e, record_of(e)) is None
+    assert desk.settled(sound, desk.save(sound, "modeldir", b"one")) == ()
+    assert desk.stored(sound, "modeldir") == b"one"
+    assert desk.uploads.settle(first, record_of(first)) is None
+    let_go.set()
+
+
 def test_the_end_waits_for_a_store_that_is_away(desk: Desk, tmp_path: Path) -> None:
     e = desk.running()
     desk.s3.stop()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import urlsplit
 
 from hpcrunner.crashpoint import crashpoint
 from hpcrunner.errors import HpcrunnerError
@@ -26,6 +25,7 @@ from hpcrunner.gateway.staging import mirrors
 from hpcrunner.gateway.staging.layout import NOT_FETCHED, STATUS, Layout, carried
 from hpcrunner.gateway.staging.marks import Mark, version_of, write_mark
 from hpcrunner.gateway.staging.objects import Identity, NoRoom, Objects, Stopped
+from hpcrunner.gateway.staging.sending import server_of
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.request.location import Location
 from hpcrunner.request.plan import PlannedArtifact, PlannedExperiment
@@ -140,7 +140,7 @@ class Fetching:
 
     def _give(self, fetch: _Fetch, artifact: PlannedArtifact) -> None:
         task = partial(self._guarded, fetch, partial(self._fetch, artifact=artifact))
-        self._workers.give(task, _store(artifact.location))
+        self._workers.give(task, server_of(artifact.location))
 
     def _give_up(self, asking: _Asking) -> None:
         """A store does not answer. The lock is held."""
@@ -221,7 +221,7 @@ class Fetching:
             if others is not None:
                 task = partial(self._get, artifact=artifact, identity=identity)
                 guarded = partial(self._guarded, fetch, task)
-                others.append((guarded, _store(artifact.location)))
+                others.append((guarded, server_of(artifact.location)))
                 return
             mine = self._parked[identity.name] = []
         try:
@@ -298,8 +298,3 @@ class Fetching:
             if isinstance(fetch.standing, Waiting):
                 done = fetch.total - len(fetch.left)
                 fetch.standing = Waiting(f"fetched {done} of {fetch.total} artifacts")
-
-
-def _store(location: Location) -> str:
-    """What stands for the store of an object: one that hangs holds up none of the others."""
-    return urlsplit(location.endpoint).netloc.rpartition("@")[2] or location.scheme

@@ -23,10 +23,10 @@ from hpcrunner.gateway.happenings import Carrying, Tell, nobody
 from hpcrunner.gateway.preparation import Attempt
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.staging import mirrors, wheels
-from hpcrunner.gateway.staging.layout import RESULTS, Layout, parsed
+from hpcrunner.gateway.staging.layout import RESULTS, Layout, carried, parsed
 from hpcrunner.gateway.staging.marks import read_mark, version_of
 from hpcrunner.gateway.staging.objects import Objects
-from hpcrunner.gateway.staging.sending import Answer, Job, Sender, Trouble
+from hpcrunner.gateway.staging.sending import Answer, Job, Sender, Trouble, server_of
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.notices import Notices
 from hpcrunner.request.plan import PlannedExperiment
@@ -35,7 +35,7 @@ from hpcrunner.request.record import Record
 
 log = logging.getLogger(__name__)
 
-THREADS = 4
+THREADS = 5  # of which one store may hold all but one
 LOOK_EVERY = 2.0  # seconds between two listings, or longer where one takes long
 COMPARE_EVERY = 15.0  # seconds between two looks at a client's record
 CLEAN_EVERY, CLEAN_SOON = 20.0, 2.0
@@ -103,8 +103,8 @@ class Uploads:
         self._compare_every = compare_every
         self._clean_every = clean_every
         self._sender = Sender(layout, self._is_away)
-        self._workers = Workers("staging-send", threads)
-        self._mirrors = Workers("staging-record", threads)
+        self._workers = Workers("staging-send", threads, threads - 1)
+        self._mirrors = Workers("staging-record", threads, threads - 1)
         self._keeper = Workers("staging-look", 1)
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._listings: queue.SimpleQueue[_Listing] = queue.SimpleQueue()
@@ -237,7 +237,8 @@ class Uploads:
                 self._compared[attempt] = now
                 if planned is not None:
                     self._comparing.add(attempt)
-                    self._mirrors.give(partial(self._compare, attempt, planned))
+                    place = server_of(planned.record) if planned.record else ""
+                    self._mirrors.give(partial(self._compare, attempt, planned), place)
 
     def _compare(self, attempt: Attempt, planned: PlannedExperiment) -> None:
         try:
@@ -262,7 +263,8 @@ class Uploads:
 
     def _give(self, job: Job) -> None:
         self._busy.add(job.attempt)
-        self._workers.give(lambda: self._answers.put(self._sent(job)))
+        servers = (server_of(a.location) for a in job.planned.artifacts if carried(a.location))
+        self._workers.give(lambda: self._answers.put(self._sent(job)), next(servers, ""))
 
     def _sent(self, job: Job) -> Answer:
         """What became of it, a fault of ours too: an end waits for an answer."""
