@@ -251,12 +251,12 @@ def test_a_cancel_before_the_payload_ends_the_attempt_at_once(node: Node) -> Non
 
 
 def test_the_jobs_time_limit_leaves_time_to_save(node: Node) -> None:
-    node.write(node.script(ENDLESS), time_limit=13.0, grace=8.0)
+    node.write(node.script(ENDLESS), time_limit=18.0, grace=8.0)
     process = node.start()
     process.wait(150)
     record = node.record()
     assert record.reason is Reason.TIME_LIMIT
-    assert record.ended_at - record.started_at < 13.0
+    assert record.ended_at - record.started_at < 18.0
     assert node.members("modeldir.tar") == {"weights": b"half"}
 
 

@@ -70,7 +70,7 @@ def test_a_payload_that_obeys_nothing_hears_the_signal_then_sigterm_and_is_kille
 
 def test_the_time_limit_gives_the_same_signal_and_is_its_own_reason(node: Node) -> None:
     script = SAVES.format(name="SIGUSR1")
-    node.write(node.script(script), payload_signal="USR1", time_limit=10.0, grace=4.0)
+    node.write(node.script(script), payload_signal="USR1", time_limit=16.0, grace=4.0)
     assert node.start().wait(150) == 124
     assert (node.record().reason, node.record().exit_code) == (Reason.TIME_LIMIT, 0)
     assert node.members("modeldir.tar") == {"saved": b"with its child"}
@@ -93,7 +93,7 @@ def test_a_second_look_at_the_clock_shortens_a_long_grace_when_the_kill_comes_ne
     node: Node,
 ) -> None:
     # The client stops it, with minutes of grace; then the scheduler's own SIGTERM comes.
-    node.write(node.script(STUBBORN), payload_grace=300.0, kill_wait=4.0)
+    node.write(node.script(STUBBORN), payload_grace=300.0, kill_wait=8.0)
     process = node.start(SLURM_JOB_ID="7")
     node.wait_until(lambda: "ready\n" in node.log())
     process.send_signal(signal.SIGINT)
