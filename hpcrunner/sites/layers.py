@@ -19,6 +19,7 @@ from hpcrunner.sites.yamltext import Document, YamlProblem, read
 KEY = "extends"
 _OWN = ("name", KEY)
 _MOST_FILES = 8
+_LONGEST = 1_000_000  # characters of one file; PyYAML takes a minute for ten times as many
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,14 @@ def _read(path: Path, wanted_by: Origin | None) -> _Layer:
         return _wrong(wanted_by, f"{path}: {why}")
 
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
     except OSError as error:
         raise unreadable(f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise unreadable(f"not UTF-8 text (byte {error.start})") from error
+    if len(text) > _LONGEST:
+        raise unreadable(f"more than {_LONGEST} characters: is it a site file?")
     try:
         return _Layer(path, read(text))
     except YamlProblem as problem:

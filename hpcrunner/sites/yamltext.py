@@ -16,6 +16,7 @@ import yaml
 
 Path = Sequence[str | int]
 _MERGE = "tag:yaml.org,2002:merge"
+_MOST_NODES = 100_000  # keys, values and items, those that aliases stand for counted each time
 
 
 class YamlProblem(Exception):
@@ -82,6 +83,8 @@ def read(text: str) -> Document:
             return Document({}, None)
         if not isinstance(root, yaml.MappingNode):
             raise YamlProblem("not a mapping of keys to values", root.start_mark.line + 1)
+        if _size(root, {}) > _MOST_NODES:
+            raise YamlProblem(f"more than {_MOST_NODES} keys and values, aliases counted", 1)
         return Document(loader.construct_document(root), root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -93,6 +96,17 @@ def read(text: str) -> Document:
         raise YamlProblem("lists and mappings nested too deep", 1) from error
     except ValueError as error:  # an explicit tag (``!!int x``) that does not fit
         raise YamlProblem(str(error), 1) from error
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are once each alias is what it stands for."""
+    if id(node) not in known:
+        known[id(node)] = 1  # for one that holds itself, which is told later
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        items = node.value if isinstance(node, yaml.SequenceNode) else ()
+        inner = [*items, *(part for pair in pairs for part in pair)]
+        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
+    return known[id(node)]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -277,6 +277,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_site(str(missing))
 
 
+def test_a_file_far_larger_than_any_site_is_not_read_through() -> None:
+    with pytest.raises(SiteError, match="/dev/zero: more than 1000000 characters: is it a site"):
+        load_site("/dev/zero")
+
+
 def test_a_long_value_is_shortened_in_the_line(problems: Problems) -> None:
     (line,) = problems(f"scheduler: {'x' * 500}\n")
     assert len(line) < 200

@@ -65,3 +65,11 @@ def test_what_is_not_yaml_is_named_with_its_line(text: str, line: int, problem: 
     with pytest.raises(YamlProblem, match=problem) as caught:
         read(text)
     assert caught.value.line == line
+
+
+def test_aliases_that_stand_for_far_too_much_are_refused_at_once() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for n in range(1, 12):
+        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    with pytest.raises(YamlProblem, match="aliases counted"):
+        read("\n".join(lines))
