@@ -125,7 +125,7 @@ def _refusal(error: Exception, environment: _WordEnvironment) -> TemplateRefused
         if isinstance(error, jinja2.TemplateNotFound):
             problem = f"no template {error.name}"
     return TemplateRefused(
-        problem or type(error).__name__,
+        (problem or type(error).__name__).rstrip("."),
         where=f"{name or TEMPLATE} (line {line})",
         remedy="mend the template, or leave out the key templates to use the shipped one",
     )

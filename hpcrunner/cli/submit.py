@@ -23,6 +23,7 @@ from hpcrunner.cli.options import option
 from hpcrunner.client.build import Work
 from hpcrunner.client.publish import publish, store_work
 from hpcrunner.client.request_file import read_request_file
+from hpcrunner.errors import HpcrunnerError
 from hpcrunner.gateway.admission import admit_from
 from hpcrunner.gateway.assemble import spool_of
 from hpcrunner.gateway.by_hand import carry, ended, output_from, submitted
@@ -98,8 +99,14 @@ def submit(
     since = time.time()
     # What cannot run is said here and now, and costs nothing else.
     admit_from(body, chosen, since, SUBMIT_QUEUE, signed=True)
-    publish(home.queue_root / SUBMIT_QUEUE, body)
-    last = _stay(chosen, body, since, wait=wait, quiet=json_)
+    message = publish(home.queue_root / SUBMIT_QUEUE, body)
+    try:
+        last = _stay(chosen, body, since, wait=wait, quiet=json_)
+    except HpcrunnerError:
+        # Whoever is told that it failed sends it again; nobody shall run it a second time, later.
+        # A gateway that has taken it has moved the file away.
+        message.unlink(missing_ok=True)
+        raise
     if json_:
         print_json(summary(last))
     elif not wait:

@@ -105,6 +105,20 @@ def test_submit_wait_shows_the_output_and_ends_with_the_payloads_code(person: Pe
     )
 
 
+def test_what_could_not_be_begun_does_not_run_later(person: Person) -> None:
+    templates = person.folder / "templates"
+    templates.mkdir()
+    (templates / "batch.sh.j2").write_text("{% if %}")
+    site = person.folder / "site.yaml"
+    site.write_text(f"scheduler: local\ntemplates: {templates}\n")
+    words = ["submit", "--site", site, "--", person.script, "0"]
+    _, err = person.run(*words, code=78)
+    assert "batch.sh.j2 (line 1): " in err and err.count("\n") == 1
+    site.write_text("scheduler: drmaa\ndrmaa: {library: /nowhere/libdrmaa.so}\n")
+    person.run(*words, code=69)
+    assert list((person.spool / "queue" / "local_submit").iterdir()) == []
+
+
 def test_submit_without_wait_comes_back_and_status_tells_the_end(person: Person) -> None:
     out, _ = person.run("submit", "--", person.script, "3")
     (name,) = out.split()
