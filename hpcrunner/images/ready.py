@@ -94,7 +94,7 @@ def _make(
     pause: Pause,
 ) -> Path:
     if image.location is not None:
-        file = fetch(image, scratch, setup.largest)
+        file = fetch(image, scratch, setup.largest, pause)
     else:
         file = pull(image, setup, scratch, environ, tell, pause)
     if setup.largest and file.stat().st_size > setup.largest:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shutil import disk_usage
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from hpcrunner.images.errors import ImageUnusable, no_room, too_large
 from hpcrunner.images.look import Found, look_at
+from hpcrunner.images.pull import LONGEST, Pause
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.location import Location, promised
-from hpcrunner.storage.contract import ArchiveRefused, DiskBudgetExceeded
+from hpcrunner.request.units import format_duration
+from hpcrunner.storage.contract import (
+    ArchiveRefused,
+    DiskBudgetExceeded,
+    Download,
+    Store,
+    StoreUnreachable,
+)
 from hpcrunner.storage.stores import looker_for, store_for
 
 _MOST_OF_THE_DISK = 0.9  # of what is free
@@ -43,7 +57,7 @@ def query_of(location: Location) -> str:
     return urlencode([pair for pair in pairs if not _SIGNATURE.fullmatch(pair[0])])
 
 
-def fetch(image: PlannedImage, scratch: Path, largest: int = 0) -> Path:
+def fetch(image: PlannedImage, scratch: Path, largest: int = 0, pause: Pause = time.sleep) -> Path:
     """Fetch into ``scratch``; returns the image's file, which has at most ``largest`` bytes (0:
     any number).
 
@@ -60,7 +74,8 @@ def fetch(image: PlannedImage, scratch: Path, largest: int = 0) -> Path:
     bounded = largest and largest + _PACKING <= free
     budget = largest + _PACKING if bounded else free
     try:
-        got = download(location, scratch / "object", False, budget=budget)
+        watched = _Watched(store_for(location), pause)
+        got = download(location, scratch / "object", False, budget=budget, store=watched)
         promise = promised(location)
         if promise and got.sha256 != promise:
             raise ImageUnusable(
@@ -92,3 +107,45 @@ def no_image(where: str) -> ImageUnusable:
         where=where,
         remedy="send a SIF file, as apptainer build makes it",
     )
+
+
+class _Watched:
+    """A store that is read for LONGEST at most, and for as long as ``pause`` does not raise."""
+
+    def __init__(self, store: Store, pause: Pause) -> None:
+        self._store = store
+        self._pause = pause
+
+    @contextmanager
+    def open(self, location: Location) -> Iterator[Download]:
+        """See Store.open."""
+        with self._store.open(location) as found:
+            stream: Any = _WatchedStream(found.stream, self._pause, str(location))
+            yield replace(found, stream=stream)
+
+    def put(self, location: Location, body: BinaryIO, size: int) -> None:
+        """See Store.put."""
+        self._store.put(location, body, size)
+
+
+class _WatchedStream(io.RawIOBase):
+    def __init__(self, stream: BinaryIO, pause: Pause, where: str) -> None:
+        super().__init__()
+        self._stream: Any = stream
+        self._pause = pause
+        self._where = where
+        self._until = time.monotonic() + LONGEST
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._pause(0.0)
+        if time.monotonic() > self._until:
+            raise StoreUnreachable(
+                f"given up after {format_duration(LONGEST)}",
+                where=self._where,
+                remedy="is the store well, and the line to it?",
+            )
+        count: int = self._stream.readinto(buffer)
+        return count

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from hpcrunner.images import store
 from hpcrunner.request.image import PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
-from hpcrunner.storage.contract import ArtifactDenied, StorageError
+from hpcrunner.storage.contract import ArtifactDenied, StorageError, StoreUnreachable
 from hpcrunner.storage.s3 import S3Store
 
 Cache = Any  # of this folder's conftest
@@ -140,6 +141,25 @@ def test_an_image_that_the_client_packed_is_unpacked(
     path = cache.get(PlannedImage(str(place), Location("file", str(place))))
     assert path.read_bytes() == content
     assert cache.files() == [path.name]
+
+
+def test_an_image_that_nobody_wants_any_more_or_that_takes_for_ever_is_given_up(
+    cache: Cache, image_file: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CancelledError(Exception):
+        pass
+
+    def pause(seconds: float) -> None:
+        raise CancelledError
+
+    image = PlannedImage("s3://store.example/b/a.sif", Location("file", str(image_file())))
+    with pytest.raises(CancelledError):
+        cache.get(image, pause=pause)
+    assert cache.files() == []
+    monkeypatch.setattr(store, "LONGEST", -1.0)
+    with pytest.raises(StoreUnreachable, match="given up after"):
+        cache.get(image)
+    assert cache.files() == []
 
 
 def test_a_file_is_run_from_where_it_lies(cache: Cache, image_file: Make) -> None:
