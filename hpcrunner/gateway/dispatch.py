@@ -34,6 +34,7 @@ from hpcrunner.schedulers.contract import (
     SubmitUncertain,
     Verdict,
 )
+from hpcrunner.sites.gpu_choice import size_text
 from hpcrunner.sites.node_setup import node_setup
 from hpcrunner.sites.site import Site
 from hpcrunner.sites.spec import JobSpec
@@ -210,8 +211,7 @@ class Dispatch:
 
     def _refused(self, batch: Batch, line: str) -> None:
         """A refusal for good; the nodes that retries keep off may be all there are."""
-        if batch.spec.partition:
-            line = f"partition {batch.spec.partition}: {line}"
+        line = f"{asked_for(batch.spec)}: {line}"
         if batch.spec.exclude:
             log.warning("batch %s: refused: %s; tried with all nodes", batch.id, line)
             why = f"waits without keeping off {', '.join(batch.spec.exclude)}: {line}"
@@ -273,3 +273,15 @@ class Dispatch:
 
     def _batch(self, row: BatchRow) -> Batch:
         return Batch(row.id, row.spec, row.size, self._spool.batch_folder(row.id))
+
+
+def asked_for(spec: JobSpec) -> str:
+    """What was asked for, in words: a scheduler's refusal rarely says which of it was too much."""
+    where = f"partition {spec.partition}, " if spec.partition else ""
+    parts = [f"{spec.cpus} CPU{'s' if spec.cpus > 1 else ''}"]
+    if spec.memory:
+        parts.append(size_text(spec.memory))
+    if spec.gpus:
+        of = f" of type {spec.gpu_type}" if spec.gpu_type else ""
+        parts.append(f"{spec.gpus} GPU{'s' if spec.gpus > 1 else ''}{of}")
+    return f"{where}{', '.join(parts)}"

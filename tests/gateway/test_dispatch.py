@@ -10,9 +10,11 @@ import pytest
 
 from hpcrunner.batch.batch import Batch
 from hpcrunner.gateway.database import JournalError
+from hpcrunner.gateway.dispatch import asked_for
 from hpcrunner.gateway.experiment import State
 from hpcrunner.request.reasons import Reason
 from hpcrunner.schedulers.contract import Submission, SubmitRefused, SubmitUncertain
+from hpcrunner.sites.spec import JobSpec
 
 
 class Crash(BaseException):
@@ -149,6 +151,19 @@ def test_a_passing_refusal_is_tried_again_and_a_final_one_is_set_aside_with_its_
     assert (experiment.state, experiment.reason) == (State.REJECTED, Reason.SUBMIT_REFUSED)
     assert "no such partition" in experiment.text
     assert sum(parts.scheduler.reached.values()) == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (JobSpec("gpu", 1, 2 << 30, gpus=2, gpu_type="h100"), "partition gpu, 1 CPU, 2 GiB, "),
+        (JobSpec("gpu", 1, 2 << 30, gpus=2, gpu_type="h100"), "2 GPUs of type h100"),
+        (JobSpec("", 4, gpus=1), "4 CPUs, 1 GPU"),
+    ],
+)
+def test_a_refusal_tells_what_was_asked_for(spec: JobSpec, words: str) -> None:
+    """Slurm says no more of it than that the node configuration is not available."""
+    assert words in asked_for(spec)
 
 
 def test_equal_shapes_that_wait_together_are_one_submission(
