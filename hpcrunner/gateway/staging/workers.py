@@ -44,8 +44,11 @@ class Workers:
     def give(self, task: Task, place: str = "") -> None:
         """Have a task run; not after ``close``. Those without a place count for none."""
         with self._lock:
-            if not self.closed.is_set():
-                self._tasks.append((place, task))
+            if self.closed.is_set():
+                return
+            self._tasks.append((place, task))
+            # Where its place is full, whoever leaves it looks for the next one anyway.
+            if self._has_room(place):
                 self._wake()
 
     def give_later(self, seconds: float, task: Task, place: str = "") -> None:
@@ -75,6 +78,9 @@ class Workers:
             if self._clock is not None:
                 self._clock.cancel()
             self._news.notify_all()
+
+    def _has_room(self, place: str) -> bool:
+        return not place or self._running[place] < self._most_of_one
 
     def _wake(self) -> None:
         """Have somebody look for a task. The lock is held."""
@@ -125,7 +131,7 @@ class Workers:
         with self._lock:
             while not self.closed.is_set():
                 for number, (place, task) in enumerate(self._tasks):
-                    if not place or self._running[place] < self._most_of_one:
+                    if self._has_room(place):
                         del self._tasks[number]
                         self._running[place] += 1
                         self._threads[me] = place
