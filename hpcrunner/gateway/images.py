@@ -28,6 +28,7 @@ from hpcrunner.gateway.preparation import (
 )
 from hpcrunner.gateway.reader import Reader
 from hpcrunner.gateway.spool import Spool
+from hpcrunner.gateway.staging.sending import server_of
 from hpcrunner.gateway.staging.workers import Workers
 from hpcrunner.images.bounds import MARK
 from hpcrunner.images.ready import ready_image
@@ -42,7 +43,9 @@ from hpcrunner.usemark import MARK_EVERY, touch_mark
 
 log = logging.getLogger(__name__)
 
-THREADS = 2  # login nodes end what burns their CPUs, and turning layers into an image does
+# Of which one registry or store may hold all but one. Few: login nodes end what burns their CPUs,
+# and turning layers into an image does.
+THREADS = 3
 # Gives the images of all that is with the scheduler; called from a thread.
 Promised = Callable[[], Iterable[PlannedImage]]
 
@@ -87,7 +90,8 @@ class Images:
         self._environ = environ
         self._promised = promised
         self._clock = clock
-        self._workers = Workers("images", threads)
+        self._workers = Workers("images", threads, max(threads - 1, 1))
+        self._keeper = Workers("images-kept", 1)  # a mark waits for no pull
         self._wanted: dict[Attempt, PlannedImage | None] = {}
         self._pulls: dict[PlannedImage, _Pull] = {}
         self._mark_at = 0.0
@@ -101,7 +105,7 @@ class Images:
         if image is not None and image not in self._pulls:
             text = f"waits for a turn to pull image {image.reference}"
             pull = self._pulls[image] = _Pull(image, Waiting(text))
-            self._workers.give(partial(self._pull, pull))
+            self._workers.give(partial(self._pull, pull), _place(image))
 
     def standing(self, experiment: Experiment) -> Standing | None:
         """See Preparation."""
@@ -129,11 +133,12 @@ class Images:
         if self._clock() >= self._mark_at:
             self._mark_at = self._clock() + MARK_EVERY
             ready = [pull.path for pull in self._pulls.values() if pull.standing is READY]
-            self._workers.give(partial(self._keep, self._promised(), ready))
+            self._keeper.give(partial(self._keep, self._promised(), ready))
 
     def close(self) -> None:
         """See Preparation."""
         self._workers.close()
+        self._keeper.close()
         for pull in self._pulls.values():
             pull.stopped.set()
 
@@ -178,6 +183,11 @@ class Images:
             with suppress(OSError):
                 if Path(path).exists():
                     touch_mark(Path(path).with_suffix(MARK))
+
+
+def _place(image: PlannedImage) -> str:
+    """The store or registry that it comes from."""
+    return server_of(image.location) if image.location else registry_of(image.reference)
 
 
 def open_images(journal: Reader, spool: Spool, site: Site) -> Images | None:

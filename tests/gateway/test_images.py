@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from hpcrunner.gateway.images import Images, open_images
 from hpcrunner.gateway.journal import Journal
 from hpcrunner.gateway.preparation import READY, Failed, Standing, Waiting
 from hpcrunner.gateway.spool import Spool
+from hpcrunner.images.errors import PullFailed
+from hpcrunner.images.ready import ready_image
 from hpcrunner.request.image import ImageSetup, PlannedImage
 from hpcrunner.request.location import Location
 from hpcrunner.request.model import AwsCredentials
@@ -185,6 +188,42 @@ def test_an_image_that_is_ready_is_kept_for_those_who_wait_for_other_reasons(
     until = time.monotonic() + 60
     while mark.stat().st_mtime == 0 and time.monotonic() < until:
         time.sleep(0.01)
+    assert mark.stat().st_mtime > 0
+
+
+def test_a_registry_that_hangs_holds_up_no_other_image_and_no_mark(
+    images: Images,
+    stored: Callable[..., PlannedImage],
+    promised: list[PlannedImage],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let_go = threading.Event()
+
+    def pull(image: PlannedImage, *rest: Any, **how: Any) -> str:
+        if "slow.example" in image.reference:
+            let_go.wait(120)
+            raise PullFailed("let go", where=image.reference)
+        return ready_image(image, *rest, **how)
+
+    monkeypatch.setattr("hpcrunner.gateway.images.ready_image", pull)
+    slow = range(1, 6)
+    for number in slow:
+        image = PlannedImage(f"docker://slow.example/team/image:{number}")
+        images.want(experiment(number), planned(image))
+    images.want(experiment(0), planned(stored()))
+    assert settled(images, experiment(0)) == READY
+    ready = images.apply(experiment(0), planned(stored())).image
+    assert ready is not None
+    mark = Path(ready.path).with_suffix(".used")
+    os.utime(mark, (0, 0))
+    promised.append(ready)
+    third = PlannedImage("docker://other.slow.example/team/image:1")  # all threads are held now
+    images.want(experiment(9), planned(third))
+    images.step([(experiment(n).id, 1) for n in (*slow, 9)])
+    until = time.monotonic() + 60
+    while mark.stat().st_mtime == 0 and time.monotonic() < until:
+        time.sleep(0.01)
+    let_go.set()
     assert mark.stat().st_mtime > 0
 
 
