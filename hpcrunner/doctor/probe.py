@@ -13,6 +13,7 @@ from pathlib import Path
 from hpcrunner.batch.batch import Batch
 from hpcrunner.batch.script import render_script
 from hpcrunner.doctor.edge import Edge
+from hpcrunner.doctor.interrupts import uninterrupted
 from hpcrunner.errors import HpcrunnerError
 from hpcrunner.request.model import Resources
 from hpcrunner.request.plan import LOGS, SCRIPT_NAME
@@ -97,9 +98,10 @@ def probe_folder(spool: Path) -> Iterator[Path]:
     try:
         yield own
     finally:
-        shutil.rmtree(own, ignore_errors=True)
-        with suppress(OSError):  # another doctor works beside it
-            own.parent.rmdir()
+        with uninterrupted():
+            shutil.rmtree(own, ignore_errors=True)
+            with suppress(OSError):  # another doctor works beside it
+                own.parent.rmdir()
 
 
 def run_probes(
@@ -122,7 +124,8 @@ def run_probes(
     try:
         for probe in probes:
             try:
-                running[probe.name] = _submit(probe, site, scheduler, folder, edge)
+                with uninterrupted():
+                    running[probe.name] = _submit(probe, site, scheduler, folder, edge)
             except HpcrunnerError as error:
                 done[probe.name] = Seen(probe, trouble=error.line())
         while running:
@@ -138,7 +141,8 @@ def run_probes(
                 tell(", ".join(job.words() for job in running.values()))
                 edge.pause(_TICK)
     finally:
-        _cancel(list(running.values()), scheduler)
+        with uninterrupted():
+            _cancel(list(running.values()), scheduler)
     return [done[probe.name] for probe in probes]
 
 

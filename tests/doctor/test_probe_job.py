@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -411,6 +412,33 @@ def test_an_interrupt_cancels_the_job(site: Site, tmp_path: Path) -> None:
     probe = Probe("cpu", JobSpec(), ORDER)
     with pytest.raises(KeyboardInterrupt):
         run_probes([probe], site, scheduler, tmp_path, Edge(pause=interrupt), wait=20.0)
+    assert scheduler.cancelled == ["7"]
+
+
+def test_interrupts_in_the_midst_of_a_submission_and_of_the_cancellation_leave_no_job(
+    tmp_path: Path, site: Site
+) -> None:
+    class Interrupted(Scheduler):
+        def submit(self, batch: Batch) -> Submission:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            return super().submit(batch)
+
+        def cancel(self, jobs: Sequence[Job]) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().cancel(jobs)
+
+    scheduler = Interrupted(JobState.RUNNING)
+    endings = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(ending, signal.default_int_handler) for ending in endings]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_probes(
+                [Probe("cpu", JobSpec(), ORDER)], site, scheduler, tmp_path, Edge(), wait=20.0
+            )
+    finally:
+        for ending, handler in zip(endings, before, strict=True):
+            signal.signal(ending, handler)
     assert scheduler.cancelled == ["7"]
 
 
