@@ -216,7 +216,7 @@ class Run:
             asked.add("retry")
             self.command("dead", "retry", "--all")
         # All but the long one have ended; the retried one is a row more.
-        over = sum(state not in ("ACCEPTED", "PENDING", "RUNNING") for _, state, _ in rows)
+        over = sum(state in ENDINGS.values() for _, state, _ in rows)
         if {"retry", "long"} & asked == {"retry"} and "long" in ran and over == self.well + 3:
             asked.add("long")
             self.command("cancel", "--all")
