@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from hpcrunner.errors import HpcrunnerError
+from hpcrunner.errors import HpcrunnerError, one_line
 from hpcrunner.gateway.experiment import Experiment, State
 from hpcrunner.gateway.preparation import (
     READY,
@@ -90,7 +90,7 @@ class Images:
         self._environ = environ
         self._promised = promised
         self._clock = clock
-        self._workers = Workers("images", threads, max(threads - 1, 1))
+        self._workers = Workers("images", threads)
         self._keeper = Workers("images-kept", 1)  # a mark waits for no pull
         self._wanted: dict[Attempt, PlannedImage | None] = {}
         self._pulls: dict[PlannedImage, _Pull] = {}
@@ -166,7 +166,7 @@ class Images:
             pull.standing = failure_of(error)
         except Exception as fault:
             log.exception("image %s", pull.image.reference)
-            what = " ".join(f"{type(fault).__name__}: {fault}".split())
+            what = one_line(f"{type(fault).__name__}: {fault}")
             pull.standing = Failed(
                 Reason.JOB_SIDE_FAULT, f"image {pull.image.reference} could not be pulled: {what}"
             )

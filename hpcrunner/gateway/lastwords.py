@@ -85,7 +85,7 @@ class LastWords:
         self._rules = rules
         self._longest = longest
         self._steady = steady
-        self._workers = Workers("last-words", threads, threads - 1)
+        self._workers = Workers("last-words", threads)
         self._words: dict[Attempt, _Words] = {}
         self._away: dict[str, float] = {}  # by store: not before
 

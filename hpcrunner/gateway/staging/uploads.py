@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from hpcrunner.errors import HpcrunnerError
+from hpcrunner.errors import HpcrunnerError, one_line
 from hpcrunner.gateway.experiment import SUBMITTED, Experiment, State
 from hpcrunner.gateway.happenings import Carrying, Tell, nobody
 from hpcrunner.gateway.preparation import Attempt
@@ -103,8 +103,8 @@ class Uploads:
         self._compare_every = compare_every
         self._clean_every = clean_every
         self._sender = Sender(layout, self._is_away)
-        self._workers = Workers("staging-send", threads, threads - 1)
-        self._mirrors = Workers("staging-record", threads, threads - 1)
+        self._workers = Workers("staging-send", threads)
+        self._mirrors = Workers("staging-record", threads)
         self._keeper = Workers("staging-look", 1)
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._listings: queue.SimpleQueue[_Listing] = queue.SimpleQueue()
@@ -272,7 +272,7 @@ class Uploads:
             return self._sender.send(job)
         except Exception as fault:
             log.exception("%s: a fault while its results were sent", job.attempt[0])
-            what = " ".join(f"{type(fault).__name__}: {fault}".split())
+            what = one_line(f"{type(fault).__name__}: {fault}")
             return Answer(job, troubles=(Trouble(f"its results were not saved: {what}", True),))
 
     def _take_answers(self) -> None:

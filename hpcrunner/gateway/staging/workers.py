@@ -19,15 +19,15 @@ _MOST_LOST = 64  # threads that are written off, at one time
 class Workers:
     """Runs tasks on at most ``most`` threads, in the order given; threads begin when needed.
 
-    Of the tasks for one and the same ``place`` (a store) at most ``most_of_one`` run at once, so
-    that a place which does not answer holds up none of the others. Threads are daemons: a store
-    that hangs keeps nobody from ending.
+    Of the tasks for one and the same ``place`` (a store) at most ``most_of_one`` run at once (None:
+    one less than of all), so that a place which does not answer holds up none of the others.
+    Threads are daemons: a store that hangs keeps nobody from ending.
     """
 
     def __init__(self, name: str, most: int, most_of_one: int | None = None) -> None:
         self._name = name
         self._most = most
-        self._most_of_one = most if most_of_one is None else most_of_one
+        self._most_of_one = max(most - 1, 1) if most_of_one is None else most_of_one
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._tasks: deque[tuple[str, Task]] = deque()
